@@ -67,6 +67,9 @@ func Run(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	for _, generator := range generators {
+		root.AddCommand(generator(root))
+	}
 	strict(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -78,6 +81,9 @@ func Run(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	report(For(cmd), err)
 	return fault.ExitCode(err)
 }
+
+// generators add commands that only builds of the documentation have.
+var generators []func(root *cobra.Command) *cobra.Command
 
 // Main is Run over the process's own arguments and streams.
 func Main(root *cobra.Command) {

@@ -1,0 +1,64 @@
+# Sealant. Each target installs what it needs: Debian packages by apt, Go modules by go.
+#
+#   make demo            the whole story on a pretend device, in about a minute (root)
+#   make demo-openssl    the same on two versions of Debian's libssl3 (root)
+#   make test            every test but the slow ones (root)
+#   make test-all        the slow ones too
+#   make bench           figures against the peers
+#   make build           the programs, in bin/
+#   make lint            formatting, vet, staticcheck
+#   make docs            man pages and completion, made from the commands
+
+SHELL    := /bin/bash
+GO       ?= go
+BIN      := $(CURDIR)/bin
+PROGRAMS := sealant sealant-boot sealpub sealsrv sealant-lab
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSION)
+
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: all build demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
+
+all: build
+
+build:
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+root:
+	@test "$$(id -u)" = 0 || { echo "this needs root: it mounts sealed images in a private mount namespace (try: sudo make ...)" >&2; exit 1; }
+
+demo: root build
+	@test/need util-linux
+	@$(BIN)/sealant-lab demo
+
+demo-openssl: root build
+	@test/need util-linux openssl
+	@$(BIN)/sealant-lab demo --story openssl
+
+test: root build
+	@test/need $$(cat test/packages)
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+	$(BIN)/sealant-lab test
+
+test-all: test
+	$(GO) test -timeout 40m -tags slow ./...
+
+bench: root build
+	@test/need $$(cat test/packages)
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+lint:
+	@out=$$($(GO) run $(GOFUMPT) -l . 2>&1); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+docs:
+	@mkdir -p docs/man
+	@for p in $(PROGRAMS); do $(GO) run -tags mangen ./cmd/$$p mangen docs/man; done
+
+clean:
+	rm -rf $(BIN) build
