@@ -1,0 +1,35 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+// Lock is held by the one process that changes the state. The kernel lets go
+// of it when the process ends, however it ends.
+type Lock struct{ f *os.File }
+
+// Lock takes the right to change the state, or fails at once with fault.Busy.
+// Two handles of one process exclude each other as well.
+func (s *Store) Lock() (*Lock, error) {
+	f, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock state: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fault.New(fault.Busy, "cannot start: another change is under way").
+				Hint("wait for it to finish, then try again")
+		}
+		return nil, fmt.Errorf("cannot lock state: %w", err)
+	}
+	return &Lock{f}, nil
+}
+
+// Unlock gives the right back.
+func (l *Lock) Unlock() error { return l.f.Close() }

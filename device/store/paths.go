@@ -1,0 +1,77 @@
+package store
+
+import (
+	"path/filepath"
+	"syscall"
+)
+
+// What the OS update brings, read-only.
+
+// BaselinePath is the OS update's description of its cryptexes.
+func (s *Store) BaselinePath() string { return filepath.Join(s.root, "usr/lib/sealant/base.json") }
+
+// BaseImagePath is the OS update's image of a cryptex.
+func (s *Store) BaseImagePath(name string) string {
+	return filepath.Join(s.root, "usr/lib/sealant/base", name+".cryptex")
+}
+
+// CatalogRootPath is the pinned root of the catalog (TUF root metadata).
+func (s *Store) CatalogRootPath() string { return filepath.Join(s.root, "usr/lib/sealant/root.json") }
+
+// TicketRootPath is the pinned root certificate of tickets (PEM).
+func (s *Store) TicketRootPath() string {
+	return filepath.Join(s.root, "usr/lib/sealant/ticket-root.pem")
+}
+
+// MountPoint is where a cryptex's content appears to everybody.
+func (s *Store) MountPoint(cryptex string) string {
+	return filepath.Join(s.root, "usr/lib/cryptexes", cryptex)
+}
+
+// What people configure.
+
+// ConfigDir holds agent.toml, apps.d and policy.d.
+func (s *Store) ConfigDir() string { return filepath.Join(s.root, "etc/sealant") }
+
+// What lives until the next boot.
+
+// RunDir is the folder of everything that a restart forgets.
+func (s *Store) RunDir() string { return filepath.Join(s.root, "run/sealant") }
+
+// SocketPath is where the agent listens.
+func (s *Store) SocketPath() string { return filepath.Join(s.RunDir(), "agent.sock") }
+
+// SetMount is where a set's cryptex is mounted once, for those who use it.
+func (s *Store) SetMount(id, cryptex string) string {
+	return filepath.Join(s.RunDir(), "sets", id, cryptex)
+}
+
+// StagedLink points to the staged mount of a cryptex.
+func (s *Store) StagedLink(cryptex string) string {
+	return filepath.Join(s.RunDir(), "staged", cryptex)
+}
+
+// BootRecordPath is where sealant-boot says what it chose, and why.
+func (s *Store) BootRecordPath() string { return filepath.Join(s.RunDir(), "boot.json") }
+
+// The rest of the state.
+
+// JournalDir holds the change under way.
+func (s *Store) JournalDir() string { return s.path("journal") }
+
+// CatalogDir holds the verified catalog metadata.
+func (s *Store) CatalogDir() string { return s.path("trust") }
+
+// EvidenceDir holds the counts of device/evidence.
+func (s *Store) EvidenceDir() string { return s.path("evidence") }
+
+// Free is the room that root can still use on the state's file system, in
+// bytes, and the folder that names that file system.
+func (s *Store) Free() (bytes int64, where string, err error) {
+	var st syscall.Statfs_t
+	dir := s.dir
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, dir, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), dir, nil
+}
