@@ -1,0 +1,168 @@
+package ticket
+
+import (
+	"bytes"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Seed is the secret that a nonce is made of. It stays on the device.
+type Seed [32]byte
+
+// nonceDomain separates these hashes from all others.
+const nonceDomain = "sealant nonce 1\x00"
+
+// Nonce is what is published of a seed: SHA-384 of "sealant nonce 1", a zero
+// byte and the seed.
+func (s Seed) Nonce() [48]byte {
+	return sha512.Sum384(append([]byte(nonceDomain), s[:]...))
+}
+
+// Nonces are a device's nonces: the current one, which the ticket of the
+// running set must bear, and perhaps a prerolled next one, for which the
+// ticket of a staged set was made. It is a pure state machine; the device's
+// store writes the new state down before anything relies on it.
+//
+//	           Next                    Confirm
+//	current ─────────► current, next ───────────► next as current
+//	     ▲                   │
+//	     └───────────────────┘
+//	            Discard
+//
+// A ticket is valid while its nonce is one of the two. No seed comes back:
+// what Confirm replaced and what Discard dropped was random and is gone, and
+// with it every ticket made for it. So at any moment the running set and the
+// staged one are all that can boot, and after Confirm only the latter.
+//
+// The baseline's ticket has no nonce. When the baseline itself is staged,
+// Next and Confirm still take place: they end the ticket of what was removed.
+//
+// Step counts the changes. A machine with a monotonic counter compares the
+// two, so that an old copy of the state isn't taken for the present.
+type Nonces struct {
+	step    uint64
+	current Seed
+	next    Seed // zero: none
+}
+
+// NewNonces begins with a random current nonce and no next one.
+func NewNonces(rand io.Reader) (Nonces, error) {
+	s, err := newSeed(rand)
+	if err != nil {
+		return Nonces{}, err
+	}
+	return Nonces{step: 1, current: s}, nil
+}
+
+func newSeed(rand io.Reader) (s Seed, err error) {
+	if _, err = io.ReadFull(rand, s[:]); err != nil {
+		return s, fmt.Errorf("cannot make nonce: %w", err)
+	}
+	if s == (Seed{}) {
+		return s, errors.New("cannot make nonce: the source of randomness gives zeros")
+	}
+	return s, nil
+}
+
+// Current is the nonce in force.
+func (n Nonces) Current() [48]byte { return n.current.Nonce() }
+
+// Prerolled is the next nonce, if there is one.
+func (n Nonces) Prerolled() (nonce [48]byte, ok bool) {
+	if n.next == (Seed{}) {
+		return nonce, false
+	}
+	return n.next.Nonce(), true
+}
+
+// Step counts the changes of the state since it was made, which was step 1.
+func (n Nonces) Step() uint64 { return n.step }
+
+// Next prerolls the next nonce. If there is one already it stays the same, so
+// that a device that was interrupted asks for the same ticket again.
+func (n Nonces) Next(rand io.Reader) (Nonces, error) {
+	if n.next != (Seed{}) {
+		return n, nil
+	}
+	s, err := newSeed(rand)
+	if err != nil {
+		return n, err
+	}
+	if s == n.current {
+		return n, errors.New("cannot make nonce: the source of randomness repeats itself")
+	}
+	return Nonces{step: n.step + 1, current: n.current, next: s}, nil
+}
+
+// Confirm puts the next nonce in force; the current one is gone. Without a
+// next nonce there is nothing to confirm, and the state stays.
+func (n Nonces) Confirm() (Nonces, error) {
+	if n.next == (Seed{}) {
+		return n, errors.New("cannot roll the nonce: no next nonce was prepared")
+	}
+	return Nonces{step: n.step + 1, current: n.next}, nil
+}
+
+// Discard drops the next nonce, and the ticket made for it. Without one the
+// state stays as it is.
+func (n Nonces) Discard() Nonces {
+	if n.next == (Seed{}) {
+		return n
+	}
+	return Nonces{step: n.step + 1, current: n.current}
+}
+
+// nonceFile is how the state is written down.
+type nonceFile struct {
+	Schema  string `json:"schema"`
+	Step    uint64 `json:"step"`
+	Current string `json:"current"`
+	Next    string `json:"next,omitempty"`
+}
+
+const nonceSchema = "sealant.nonces/1"
+
+// MarshalText writes the state, secrets included, as a small JSON document.
+func (n Nonces) MarshalText() ([]byte, error) {
+	f := nonceFile{Schema: nonceSchema, Step: n.step, Current: hex.EncodeToString(n.current[:])}
+	if n.next != (Seed{}) {
+		f.Next = hex.EncodeToString(n.next[:])
+	}
+	text, err := json.Marshal(f)
+	return append(text, '\n'), err
+}
+
+// UnmarshalText reads what MarshalText wrote, and nothing else.
+func (n *Nonces) UnmarshalText(text []byte) error {
+	const maxText = 512
+	if len(text) > maxText {
+		return fmt.Errorf("cannot read nonces: %d bytes, at most %d are possible", len(text), maxText)
+	}
+	var f nonceFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return fmt.Errorf("cannot read nonces: %w", err)
+	}
+	got := Nonces{step: f.Step}
+	if f.Schema != nonceSchema || !got.current.read(f.Current) || f.Next != "" && !got.next.read(f.Next) || f.Step == 0 || got.current == got.next {
+		return errors.New("cannot read nonces: a field is missing or malformed")
+	}
+	again, err := got.MarshalText()
+	if err != nil || !bytes.Equal(again, text) {
+		return errors.New("cannot read nonces: they are not in their only form")
+	}
+	*n = got
+	return nil
+}
+
+func (s *Seed) read(text string) bool {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(s) {
+		return false
+	}
+	copy(s[:], b)
+	return *s != Seed{}
+}
