@@ -1,0 +1,174 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// CopyLimits gives this process what is inherited on the way from a parent to
+// a child and is no credential: the resource limits, nice value, allowed
+// processors and the out-of-memory score of another process. It needs privilege
+// and so comes before BecomeUser.
+func CopyLimits(p *Process) error {
+	for resource := range unix.RLIMIT_RTTIME + 1 {
+		var limit unix.Rlimit
+		if err := unix.Prlimit(p.PID, resource, nil, &limit); err != nil {
+			return p.wrap("limits", err)
+		}
+		// Not unix.Setrlimit: the Go runtime must know of the file limit, or it
+		// puts its own back at exec; syscall does that bookkeeping.
+		if err := syscall.Setrlimit(resource, (*syscall.Rlimit)(&limit)); err != nil {
+			return fmt.Errorf("cannot take over a resource limit: %w", err)
+		}
+	}
+	// The raw call answers 20 - nice.
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, p.PID)
+	if err != nil {
+		return p.wrap("nice value", err)
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 20-raw); err != nil {
+		return fmt.Errorf("cannot take over the nice value: %w", err)
+	}
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(p.PID, &cpus); err != nil {
+		return p.wrap("allowed processors", err)
+	}
+	if err := unix.SchedSetaffinity(0, &cpus); err != nil {
+		return fmt.Errorf("cannot take over the allowed processors: %w", err)
+	}
+	score, err := p.read("oom_score_adj")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", score, 0); err != nil {
+		return fmt.Errorf("cannot take over the out-of-memory score: %w", err)
+	}
+	return p.copyLogin()
+}
+
+// copyLogin takes over who logged in, for the audit trail, where that is kept.
+func (p *Process) copyLogin() error {
+	uid, err := p.read("loginuid")
+	if Gone(err) {
+		return nil // a kernel without audit, or the process has ended: found out elsewhere
+	}
+	if err != nil {
+		return err
+	}
+	own, err := os.ReadFile("/proc/thread-self/loginuid")
+	if err != nil || string(own) == string(uid) {
+		return nil
+	}
+	// A kernel may hold the login id for immutable once set; then it stays.
+	if err := os.WriteFile("/proc/thread-self/loginuid", uid, 0); err != nil && !Denied(err) {
+		return fmt.Errorf("cannot take over the login id: %w", err)
+	}
+	return nil
+}
+
+// Label is the security label (SELinux, AppArmor) of the process, "" if there
+// is none or it says "unconfined".
+func (p *Process) Label() (string, error) {
+	data, err := p.read("attr/current")
+	if err != nil {
+		// Without a security module the kernel answers EINVAL.
+		if errors.Is(err, unix.EINVAL) || Gone(err) {
+			return "", nil
+		}
+		return "", err
+	}
+	label := strings.TrimRight(string(data), "\x00\n")
+	if label == "unconfined" || strings.HasPrefix(label, "unconfined (") {
+		return "", nil
+	}
+	return label, nil
+}
+
+// LabelNext makes the next program that this thread executes bear an SELinux label.
+func LabelNext(label string) error {
+	if err := os.WriteFile("/proc/thread-self/attr/exec", []byte(label), 0); err != nil {
+		return fmt.Errorf("cannot take over the security label: %w", err)
+	}
+	return nil
+}
+
+// User is whom a process acts for.
+type User struct {
+	UID, GID int
+	Groups   []int
+}
+
+// BecomeUser drops every privilege of this process that the user doesn't have,
+// for good: capabilities outside bounding can't come back even through a
+// set-user-id program, and with noNewPrivs none can. The threads that go on to
+// execute a program must be the calling one.
+func BecomeUser(u User, bounding uint64, noNewPrivs bool) error {
+	// Keys of the session that started this process are none of the user's business.
+	_, _ = unix.KeyctlJoinSessionKeyring("")
+	for c := 0; c <= 63; c++ {
+		if bounding&(1<<c) != 0 {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			break // past the last capability of this kernel
+		}
+		if err != nil {
+			return fmt.Errorf("cannot limit the capabilities: %w", err)
+		}
+	}
+	if err := syscall.Setgroups(u.Groups); err != nil {
+		return fmt.Errorf("cannot set the groups: %w", err)
+	}
+	if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
+		return fmt.Errorf("cannot become group %d: %w", u.GID, err)
+	}
+	if err := syscall.Setresuid(u.UID, u.UID, u.UID); err != nil {
+		return fmt.Errorf("cannot become user %d: %w", u.UID, err)
+	}
+	if noNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("cannot forbid new privileges: %w", err)
+		}
+	}
+	if u.UID == 0 {
+		return nil
+	}
+	// The change of user emptied all sets but the inheritable one.
+	var none [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("cannot drop the capabilities: %w", err)
+	}
+	return nil
+}
+
+// Execute replaces this process by a program, started from the calling thread
+// with its namespaces and credentials. A name without a slash is looked for in
+// path, as a shell does. It returns only if that failed.
+func Execute(name, path string, args, env []string) error {
+	if strings.Contains(name, "/") {
+		return fmt.Errorf("cannot execute %s: %w", name, syscall.Exec(name, args, env))
+	}
+	var found error = os.ErrNotExist
+	for _, dir := range strings.Split(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		err := syscall.Exec(dir+"/"+name, args, env)
+		if errors.Is(err, unix.EACCES) {
+			found = err
+		} else if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+			return fmt.Errorf("cannot execute %s/%s: %w", dir, name, err)
+		}
+	}
+	return fmt.Errorf("cannot execute %s: %w", name, found)
+}
+
+// CloseOnExec makes an inherited descriptor end with the next execution.
+func CloseOnExec(f *os.File) { unix.CloseOnExec(int(f.Fd())) }

@@ -1,0 +1,121 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// PrivateMounts gives the calling thread a mount namespace of its own: a copy
+// of the one it is in, which still follows what is mounted and unmounted there
+// later (USB sticks, home directories) but gives nothing back. The thread must
+// be locked and have its own working directory, as inside Isolated.
+func PrivateMounts() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("cannot make a mount namespace: %w", err)
+	}
+	// One call for the whole tree; mount(2) does the same on older kernels.
+	err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE})
+	if errors.Is(err, unix.ENOSYS) {
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make a mount namespace follow the one it is a copy of: %w", err)
+	}
+	return nil
+}
+
+// SharedMounts makes all mounts of the calling thread's namespace peers of
+// their later copies, as systemd does at boot, so that those copies follow.
+func SharedMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("cannot share the mounts: %w", err)
+	}
+	return nil
+}
+
+// Enter puts the calling thread into the mount, network, ipc, host name and
+// control group namespaces of another process. Same conditions as PrivateMounts.
+func Enter(process Pidfd) error {
+	const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if err := unix.Setns(int(process.f.Fd()), all); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return lacking(unix.ENOSYS, "entering all namespaces of a process", "5.8")
+		}
+		return fmt.Errorf("cannot enter the namespaces of a process: %w", err)
+	}
+	return nil
+}
+
+// SameRoot says whether the process's root directory is the calling thread's.
+func (p *Process) SameRoot() (bool, error) {
+	const mask = unix.STATX_INO | unix.STATX_MNT_ID
+	var a, b unix.Statx_t
+	if err := unix.Statx(int(p.dir.Fd()), "root", 0, mask, &a); err != nil {
+		return false, p.wrap("root", err)
+	}
+	if err := unix.Statx(unix.AT_FDCWD, "/", 0, mask, &b); err != nil {
+		return false, fmt.Errorf("cannot look at the root directory: %w", err)
+	}
+	return a.Dev_major == b.Dev_major && a.Dev_minor == b.Dev_minor && a.Ino == b.Ino && a.Mnt_id == b.Mnt_id, nil
+}
+
+// OwnMountNamespace is the number of the calling thread's mount namespace.
+func OwnMountNamespace() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/mnt", &st); err != nil {
+		return 0, fmt.Errorf("cannot read the mount namespace: %w", err)
+	}
+	return st.Ino, nil
+}
+
+// SetUmask sets the calling thread's file mode mask; the thread must have its
+// own working directory, else it is the whole program's.
+func SetUmask(mask int) { unix.Umask(mask) }
+
+// Chdir changes the calling thread's working directory.
+func Chdir(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return fmt.Errorf("cannot change to the folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// JoinCgroup puts this process into the control groups that another one is in,
+// in every hierarchy that is mounted here.
+func JoinCgroup(p *Process) error {
+	data, err := p.read("cgroup")
+	if err != nil {
+		return err
+	}
+	mounts, err := OwnMounts(func(m *MountPoint) bool { return m.Type == "cgroup2" || m.Type == "cgroup" })
+	if err != nil {
+		return err
+	}
+	own, err := OpenProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	mine, err := own.read("cgroup")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, group := range cgroupLines(string(data)) {
+		if slices.Contains(cgroupLines(string(mine)), group) {
+			continue
+		}
+		dir, ok := group.directory(mounts)
+		if !ok {
+			continue
+		}
+		if err := os.WriteFile(dir+"/cgroup.procs", []byte("0"), 0); err != nil {
+			errs = append(errs, fmt.Errorf("cannot join the control group: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
