@@ -4,36 +4,34 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/sealant-os/sealant/trust/ticket"
 )
 
-const nonceSchema = "sealant.nonces/1"
-
-// Nonces is the secret nonce state. A ticket names the hash of a seed
-// (trust/ticket computes it); whoever has the seeds could have old tickets
-// revived, so the file is root's.
-type Nonces struct {
-	Domain  uint32 `json:"domain"`
-	Current Sum    `json:"current"` // seed that the ticket in Current was made for
-	Next    Sum    `json:"next"`    // prerolled: seed for the ticket in Next
-}
-
-type nonceDocument struct {
-	Schema string `json:"schema"`
-	Nonces
-}
-
-// Nonces reads the nonce state; ErrEmpty before enrolment.
-func (s *Store) Nonces() (Nonces, error) {
-	var doc nonceDocument
-	if err := readDocument(s.path("identity", "nonces.json"), nonceSchema, &doc); err != nil {
-		return Nonces{}, fmt.Errorf("cannot read nonces: %w", err)
+// Nonces reads the nonce state; ErrEmpty before enrolment. It is secret:
+// whoever has the seeds could have old tickets revived.
+func (s *Store) Nonces() (ticket.Nonces, error) {
+	var n ticket.Nonces
+	text, err := readFile(s.path("identity", "nonces.json"), maxKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, fmt.Errorf("nonces: %w", ErrEmpty)
 	}
-	return doc.Nonces, nil
+	if err == nil {
+		err = n.UnmarshalText(text)
+	}
+	if err != nil {
+		return n, fmt.Errorf("cannot read nonces: %w", err)
+	}
+	return n, nil
 }
 
-// WriteNonces replaces the nonce state in one step.
-func (s *Store) WriteNonces(n Nonces) error {
-	return writeDocument(s.path("identity", "nonces.json"), nonceDocument{nonceSchema, n}, 0o600)
+// WriteNonces replaces the nonce state in one step, readable by root only.
+func (s *Store) WriteNonces(n ticket.Nonces) error {
+	text, err := n.MarshalText()
+	if err != nil {
+		return fmt.Errorf("cannot write nonces: %w", err)
+	}
+	return writeFile(s.path("identity", "nonces.json"), text, 0o600)
 }
 
 // IdentityKey reads the device's key file (PEM); ErrEmpty before enrolment.

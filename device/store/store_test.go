@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/trust/ticket"
 )
 
 func newStore(t *testing.T) *Store {
@@ -337,7 +339,11 @@ func TestIdentityIsPrivate(t *testing.T) {
 	if err := s.WriteIdentityKey([]byte("pem")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.WriteNonces(Nonces{Domain: 1, Current: Sum{1}, Next: Sum{2}}); err != nil {
+	want, err := ticket.NewNonces(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WriteNonces(want); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []string{s.path("identity", "device.pem"), s.path("identity", "nonces.json")} {
@@ -347,7 +353,7 @@ func TestIdentityIsPrivate(t *testing.T) {
 		}
 	}
 	n, err := s.Nonces()
-	if err != nil || n.Next != (Sum{2}) || n.Domain != 1 {
+	if err != nil || n != want {
 		t.Errorf("%v %v", n, err)
 	}
 }
