@@ -150,18 +150,23 @@ func kernelSays(fs int) string {
 
 // Clone makes a second mount of what is mounted at path, with a place of its
 // own, and nothing of what is mounted below.
-func Clone(path string) (*Mount, error) {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+func Clone(path string) (*Mount, error) { return openTree(path, 0) }
+
+// CloneTree is Clone with everything that is mounted below path.
+func CloneTree(path string) (*Mount, error) { return openTree(path, unix.AT_RECURSIVE) }
+
+func openTree(path string, flags uint) (*Mount, error) {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take the mount at %s: %w", path, lacking(err, "open_tree", "5.2"))
 	}
 	return &Mount{os.NewFile(uintptr(tree), path)}, nil
 }
 
-// Private takes the unplaced mount out of every propagation group: what is
-// mounted on it elsewhere later stays elsewhere.
+// Private takes the unplaced mount, with all below it, out of every propagation
+// group: what is mounted on it or taken from it elsewhere later doesn't show.
 func (m *Mount) Private() error {
-	err := unix.MountSetattr(int(m.tree.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	err := unix.MountSetattr(int(m.tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 	if err != nil {
 		return fmt.Errorf("cannot make a mount private: %w", lacking(err, "mount_setattr", "5.12"))
 	}
@@ -190,6 +195,10 @@ func (m *Mount) Place(target string) error {
 // Switch puts the mount in the place of the one that is at target, so that at
 // every moment either the old content or the new is there. Who has the old
 // content open keeps it. Where target is no mount point it is Place.
+//
+// A mount namespace that follows this one loses what it has mounted over target
+// itself, because the kernel passes the unmounting on; one that must keep its
+// own content puts it on a private mount (see Private).
 //
 // Kernels before 6.5 can't slip a mount beneath another: there the new one is
 // laid over the old, which stays hidden until the next boot.
