@@ -1,0 +1,281 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealant-os/sealant/image"
+	"github.com/sealant-os/sealant/image/patch"
+	"github.com/sealant-os/sealant/internal/cli"
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+func newPatch() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "patch",
+		Short: "make, apply and inspect patches",
+		Long: `A patch turns one exact file into one other exact file. It knows both by their
+SHA-384 digests. Sealed images are what it is made for, but any two files do.`,
+	}
+	cmd.AddCommand(newPatchMake(), newPatchApply(), newPatchInspect())
+	return cmd
+}
+
+// patchMade is the document of patch make.
+type patchMade struct {
+	Patch  string       `json:"patch"`
+	Source fileDigest   `json:"source"`
+	Result fileDigest   `json:"result"`
+	Digest image.Digest `json:"digest"` // of the patch
+	Memory int64        `json:"memory"` // bytes that applying takes
+	Stats  patch.Stats  `json:"stats"`
+}
+
+// fileDigest names a file by what it holds.
+type fileDigest struct {
+	Digest image.Digest `json:"digest"`
+	Size   int64        `json:"size"`
+}
+
+func newPatchMake() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "make OLD NEW -o PATCH",
+		Short: "make the patch from OLD to NEW",
+		Long: `Makes the patch that turns OLD into NEW. The same files always give the same patch.
+For the way back, the antipatch, make one from NEW to OLD.
+
+  sealpub patch make web-base.cryptex web-b.cryptex -o web-b.patch`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s := cli.For(cmd)
+			old, err := openSource(args[0])
+			if err != nil {
+				return err
+			}
+			defer old.Close()
+			data, err := openSource(args[1])
+			if err != nil {
+				return err
+			}
+			defer data.Close()
+			bar := s.Progress("patch", 0)
+			var stats patch.Stats
+			err = writeAtomically(out, func(f *os.File) (err error) {
+				stats, err = patch.Make(f, old, data, patch.MakeOptions{Progress: bar.Set, Context: cmd.Context()})
+				return err
+			})
+			bar.End()
+			if err != nil {
+				return err
+			}
+			p, err := openSource(out)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			h, err := patch.Inspect(p.reader())
+			if err != nil {
+				return err
+			}
+			sum, err := patch.Digest(p)
+			if err != nil {
+				return err
+			}
+			if s.JSON {
+				return s.Document("sealant.patch-made/1", patchMade{
+					Patch: out, Source: fileDigest{h.Source, h.SourceSize}, Result: fileDigest{h.Result, h.ResultSize},
+					Digest: sum, Memory: h.Memory, Stats: stats,
+				})
+			}
+			s.Printf("%s  %d bytes for a result of %d (%s)\n", out, stats.Size, h.ResultSize, share(stats.Size, h.ResultSize))
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write")
+	_ = cmd.MarkFlagRequired("output")
+	return cmd
+}
+
+func share(part, whole int64) string {
+	if whole == 0 {
+		return "empty"
+	}
+	return fmt.Sprintf("%.2f %%", 100*float64(part)/float64(whole))
+}
+
+func newPatchApply() *cobra.Command {
+	var out string
+	var memory int64
+	cmd := &cobra.Command{
+		Use:   "apply OLD PATCH -o NEW",
+		Short: "apply PATCH to OLD",
+		Long: `Verifies OLD, applies PATCH to it and verifies the result. NEW appears only when
+all of it is right; otherwise nothing is left behind.
+
+  sealpub patch apply web-base.cryptex web-b.patch -o web-b.cryptex`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s := cli.For(cmd)
+			if memory <= 0 {
+				return fault.New(fault.Usage, "cannot apply with %d MiB of memory", memory)
+			}
+			old, err := openSource(args[0])
+			if err != nil {
+				return err
+			}
+			defer old.Close()
+			p, err := openSource(args[1])
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			bar := s.Progress("apply", 0)
+			var result patch.Result
+			err = writeAtomically(out, func(f *os.File) (err error) {
+				result, err = patch.Apply(f, old, p.reader(), patch.ApplyOptions{MaxMemory: memory << 20, Progress: bar.Set, Context: cmd.Context()})
+				return err
+			})
+			bar.End()
+			if err != nil {
+				return err
+			}
+			if s.JSON {
+				return s.Document("sealant.patch-applied/1", struct {
+					Result string `json:"result"`
+					fileDigest
+				}{out, fileDigest{result.Digest, result.Size}})
+			}
+			s.Printf("%s  %d bytes  sha-384 %s\n", out, result.Size, result.Digest)
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the result to write")
+	cmd.Flags().Int64Var(&memory, "memory", patch.DefaultMaxMemory>>20, "refuse a patch that needs more memory than this, in MiB")
+	_ = cmd.MarkFlagRequired("output")
+	return cmd
+}
+
+func newPatchInspect() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect PATCH",
+		Short: "show what a patch says about itself",
+		Long: `Shows source, result, memory needed and parts of a patch, from its header.
+
+  sealpub patch inspect web-b.patch`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s := cli.For(cmd)
+			p, err := openSource(args[0])
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			h, err := patch.Inspect(p.reader())
+			if err != nil {
+				return err
+			}
+			if h.Size != p.Size() {
+				return fault.New(fault.Seal, "cannot read the patch: it has %d bytes, its header says %d", p.Size(), h.Size).Hint("the patch is damaged: fetch it again")
+			}
+			if s.JSON {
+				return s.Document("sealant.patch/1", struct {
+					Source     fileDigest        `json:"source"`
+					Result     fileDigest        `json:"result"`
+					Size       int64             `json:"size"`
+					Memory     int64             `json:"memory"`
+					Transforms []patch.Transform `json:"transforms"`
+					Seal       *patch.Seal       `json:"seal,omitempty"`
+					Runs       int64             `json:"runs"`
+					MapSize    int64             `json:"map_size"`
+					Segments   []patch.Segment   `json:"segments"`
+				}{
+					fileDigest{h.Source, h.SourceSize},
+					fileDigest{h.Result, h.ResultSize},
+					h.Size, h.Memory,
+					h.Transforms, h.Seal, h.Runs, h.MapSize, h.Segments,
+				})
+			}
+			s.Printf("patch     %d bytes (%s of the result)\n", h.Size, share(h.Size, h.ResultSize))
+			s.Printf("source    %d bytes  sha-384 %s\n", h.SourceSize, h.Source)
+			s.Printf("result    %d bytes  sha-384 %s\n", h.ResultSize, h.Result)
+			if h.Seal != nil {
+				s.Printf("seal      %s (%s), %d bytes of data; tree, trust cache and footer are computed\n", h.Seal.Name, h.Seal.Subtype, h.Seal.DataSize)
+			}
+			s.Printf("memory    %d MiB to apply\n", (h.Memory+1<<20-1)>>20)
+			for _, t := range h.Transforms {
+				s.Printf("needs     %s version %d\n", t.Name, t.Version)
+			}
+			s.Printf("map       %d runs in %d bytes\n", h.Runs, h.MapSize)
+			for i, g := range h.Segments {
+				s.Printf("segment %d %d bytes in %d\n", i+1, g.Size, g.Coded)
+			}
+			return nil
+		},
+	}
+}
+
+// source is an open regular file of known size.
+type source struct {
+	*os.File
+	size int64
+}
+
+func (s *source) Size() int64 { return s.size }
+
+func (s *source) reader() io.Reader { return io.NewSectionReader(s.File, 0, s.size) }
+
+// openSource opens a file for reading.
+func openSource(name string) (*source, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the file: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot read the file: %w", err)
+	}
+	return &source{f, st.Size()}, nil
+}
+
+// writeAtomically has fill write a temporary file beside name, and gives it that
+// name only when all is written and on disk. Nothing is left behind otherwise.
+func writeAtomically(name string, fill func(*os.File) error) (err error) {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		return fault.New(fault.Usage, "cannot write %s: it is there and is no regular file", name)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := fill(f); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package entropy
+
+// Shape is the size of a Mixer. It is part of the format.
+type Shape struct {
+	Contexts   int  // hashed contexts per byte
+	Bits       uint // log2 of the slots per context
+	Selectors  int  // first selector: weight sets chosen together with the bits so far
+	Selectors2 int  // second selector: weight sets chosen alone; 0 means 1
+	Limit      uint32
+}
+
+// Memory is what a Mixer of this shape takes, in bytes.
+func (s Shape) Memory() int64 {
+	n := int64(s.Contexts)
+	return 4*n<<s.Bits + 4*(2*n+1)*int64(s.Selectors*256+max(s.Selectors2, 1)) + 2*33*256*int64(max(s.Selectors2, 1))
+}
+
+// Mixer predicts bytes bit by bit. Every context gives a table slot that
+// remembers how the bit fell before; the slots' opinions are weighed by two
+// small learning networks, and a last table corrects the sum by experience.
+type Mixer struct {
+	shape   Shape
+	slots   []uint32 // 22 bits of probability, 10 bits of count, contexts × 2^Bits
+	weights []int32  // 16.16, [Selectors*256][2*Contexts+1]
+	second  []int32  // 16.16, [Selectors2][2*Contexts+1]
+	inputs  []int32
+	at      []uint32
+	index   []uint32
+	apm     []uint16 // [Selectors2*256][33]
+}
+
+// slotLimit is where a slot's count stops, and with it its rate of change.
+const slotLimit = 255
+
+// NewMixer returns a fresh model.
+func NewMixer(s Shape) *Mixer {
+	if s.Selectors2 == 0 {
+		s.Selectors2 = 1
+	}
+	if s.Limit == 0 {
+		s.Limit = slotLimit
+	}
+	n := 2*s.Contexts + 1
+	m := &Mixer{
+		shape:   s,
+		slots:   make([]uint32, s.Contexts<<s.Bits),
+		weights: make([]int32, s.Selectors*256*n),
+		second:  make([]int32, s.Selectors2*n),
+		inputs:  make([]int32, n),
+		at:      make([]uint32, s.Contexts),
+		index:   make([]uint32, s.Contexts),
+		apm:     make([]uint16, s.Selectors2*256*33),
+	}
+	for i := range m.slots {
+		m.slots[i] = 1 << 31
+	}
+	for i := range m.weights {
+		m.weights[i] = firstWeight
+	}
+	for i := range m.second {
+		m.second[i] = firstWeight
+	}
+	for i := range m.apm {
+		m.apm[i] = uint16(squash(int32(i%33-16)*128) >> 6)
+	}
+	return m
+}
+
+// firstWeight is 0.16 in 16.16.
+const firstWeight = 10486
+
+// Code codes one byte under hashed contexts. a and b choose weight sets and
+// must be below Selectors and Selectors2.
+func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
+	n := m.shape.Contexts
+	ni := 2*n + 1
+	in := m.inputs[:ni]
+	mask := uint32(1)<<m.shape.Bits - 1
+	in[ni-1] = 256
+	whole2 := m.second[b*ni:][:ni]
+	c0 := uint32(1)
+	for half := 0; half < 2; half++ {
+		for j := range n {
+			h := (ctx[j] + c0*0x9E3779B1) * 0x85EBCA6B
+			h ^= h >> 15
+			h *= 0x2C1B3C6D
+			h ^= h >> 13
+			m.at[j] = uint32(j)<<m.shape.Bits + h&mask&^15
+		}
+		nib := uint32(1)
+		for i := 3; i >= 0; i-- {
+			bit := int(v>>uint(4*(1-half)+i)) & 1
+			for j := range n {
+				ix := m.at[j] + nib
+				m.index[j] = ix
+				s := m.slots[ix]
+				count := int32(s & 1023)
+				if count == 0 {
+					in[2*j], in[2*j+1] = 0, 0
+					continue
+				}
+				in[2*j] = stretchTable[s>>20]
+				if count > 30 {
+					count = 30
+				}
+				in[2*j+1] = (int32(s>>16) - 32768) * (count + 2) >> 9
+			}
+			w := m.weights[(a*256+int(c0))*ni:][:ni]
+			var dot1, dot2 int64
+			for j, x := range in {
+				dot1 += int64(w[j]) * int64(x)
+				dot2 += int64(whole2[j]) * int64(x)
+			}
+			x1 := clampStretch(dot1 >> 16)
+			x2 := clampStretch(dot2 >> 16)
+			p1, p2 := squash(x1), squash(x2)
+			mixed := (x1 + x2) >> 1
+			pm := squash(mixed)
+			// The last table: 33 points over the mixed opinion, by selector and bits so far.
+			pos := (max(min(mixed, 2047), -2047) + 2048) * 32
+			k := int(pos>>12) + (b*256+int(c0))*33
+			frac := pos & 4095
+			pa := (int64(m.apm[k])*int64(4096-frac) + int64(m.apm[k+1])*int64(frac)) >> 6 // 22 bits
+			p := min(max((3*int64(pm)+pa)>>2, minBit), whole-minBit)
+			bit = c.Bit(uint32(p), bit)
+
+			e1 := int64(bit<<16) - int64(p1>>6)
+			e2 := int64(bit<<16) - int64(p2>>6)
+			for j, x := range in {
+				w[j] += int32((int64(x)*e1 + 1<<14) >> 15)
+				whole2[j] += int32((int64(x)*e2 + 1<<15) >> 16)
+			}
+			near := k
+			if frac >= 2048 {
+				near++
+			}
+			m.apm[near] += uint16((int32(bit*65535) - int32(m.apm[near])) >> 6)
+			for j := range n {
+				s := &m.slots[m.index[j]]
+				count := *s & 1023
+				pr := int64(*s >> 10)
+				goal := int64(bit) * (whole - 1)
+				pr += (goal - pr) * int64(rates[count]) >> 16
+				if count < m.shape.Limit {
+					count++
+				}
+				*s = uint32(pr)<<10 | count
+			}
+			nib = nib<<1 | uint32(bit)
+			c0 = c0<<1 | uint32(bit)
+		}
+	}
+	return byte(c0)
+}
+
+// minBit keeps a mixed probability away from certainty, so that every coded bit
+// costs something and short hostile input cannot code endless output.
+const minBit = 96
+
+func clampStretch(x int64) int32 { return int32(max(min(x, 3071), -3071)) }

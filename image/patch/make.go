@@ -1,0 +1,110 @@
+package patch
+
+import (
+	"context"
+	"crypto/sha512"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/sealant-os/sealant/image"
+	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/match"
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+// MakeOptions guide Make. The zero value is right for most.
+type MakeOptions struct {
+	Progress func(done, total int64)
+	Context  context.Context
+}
+
+// Stats says what a patch consists of.
+type Stats struct {
+	Size     int64 `json:"size"` // bytes of the patch
+	Runs     int   `json:"runs"`
+	Copied   int64 `json:"copied"`   // bytes of the result that stem from the source
+	Literal  int64 `json:"literal"`  // bytes of the result that do not
+	MapBytes int64 `json:"map_size"` // bytes of the patch that describe the runs
+}
+
+// Make writes to dst the patch that turns old into data. The same input gives
+// the same patch, always.
+func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
+	if o.Progress == nil {
+		o.Progress = func(int64, int64) {}
+	}
+	if o.Context == nil {
+		o.Context = context.Background()
+	}
+	from, err := load(old)
+	if err != nil {
+		return Stats{}, err
+	}
+	to, err := load(data)
+	if err != nil {
+		return Stats{}, err
+	}
+	h := &Header{
+		Source: sha512.Sum384(from), SourceSize: int64(len(from)),
+		Result: sha512.Sum384(to), ResultSize: int64(len(to)),
+		Transforms: []Transform{{ID: walkTransform, Version: 1}},
+	}
+	if h.Seal = sealOf(to); h.Seal != nil {
+		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
+		to = to[:h.Seal.DataSize]
+	}
+	runs := match.NewIndex(from).Runs(to, 12)
+	coded := delta.EncodeMap(runs)
+	h.Runs, h.MapSize = int64(len(runs)), int64(len(coded))
+	out := [][]byte{coded}
+	if len(to) > 0 {
+		seg := delta.Segment{End: int64(len(to)), Runs: runs, Shape: delta.Shape{Bits: 16}}
+		body := delta.Encode(delta.MemorySource(from), to, seg)
+		h.Segments = []Segment{{Size: seg.End, Coded: int64(len(body)), Bits: int(seg.Shape.Bits)}}
+		out = append(out, body)
+	}
+	h.Memory = h.memory()
+	s := Stats{Runs: len(runs), MapBytes: h.MapSize, Literal: int64(len(to))}
+	for _, r := range runs {
+		s.Copied += r.Len
+	}
+	s.Literal -= s.Copied
+	s.Size, err = write(dst, h, out)
+	return s, err
+}
+
+// write puts a patch together.
+func write(dst io.Writer, h *Header, parts [][]byte) (int64, error) {
+	head := h.marshal()
+	crc, n := uint32(0), int64(0)
+	for _, part := range append([][]byte{head}, parts...) {
+		crc = crc32.Update(crc, castagnoli, part)
+		if _, err := dst.Write(part); err != nil {
+			return n, fmt.Errorf("cannot write the patch: %w", err)
+		}
+		n += int64(len(part))
+	}
+	if _, err := dst.Write(binary.LittleEndian.AppendUint32(nil, crc)); err != nil {
+		return n, fmt.Errorf("cannot write the patch: %w", err)
+	}
+	return n + 4, nil
+}
+
+// maxInput is the largest file a patch can be made of, in bytes.
+const maxInput = 1<<31 - 2
+
+// load reads a file into memory.
+func load(s Source) ([]byte, error) {
+	if s.Size() > maxInput {
+		return nil, fault.New(fault.Failed, "cannot make a patch of %d bytes: the limit is %d", s.Size(), int64(maxInput))
+	}
+	b := make([]byte, s.Size())
+	if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size()), b); err != nil {
+		return nil, fmt.Errorf("cannot read the files to compare: %w", err)
+	}
+	return b, nil
+}
+
+var _ image.File = (*memory)(nil)

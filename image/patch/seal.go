@@ -1,0 +1,68 @@
+package patch
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/sealant-os/sealant/image"
+)
+
+// memory is a file in memory.
+type memory struct{ data []byte }
+
+func (m *memory) ReadAt(b []byte, off int64) (int, error) {
+	return bytes.NewReader(m.data).ReadAt(b, off)
+}
+
+func (m *memory) WriteAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("cannot write at %d", off)
+	}
+	if end := off + int64(len(b)); end > int64(len(m.data)) {
+		if err := m.Truncate(end); err != nil {
+			return 0, err
+		}
+	}
+	return copy(m.data[off:], b), nil
+}
+
+func (m *memory) Truncate(size int64) error {
+	if size <= int64(len(m.data)) {
+		m.data = m.data[:size]
+		return nil
+	}
+	m.data = append(m.data, make([]byte, size-int64(len(m.data)))...)
+	return nil
+}
+
+// sealOf says how the tail of a sealed image follows from its data; nil if data
+// is no sealed image, or one that this program would not make like that.
+func sealOf(data []byte) *Seal {
+	c, err := image.Open(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil
+	}
+	s := &Seal{Name: c.Name, Subtype: c.Subtype, Salt: c.Seal.Salt, DataSize: c.DataSize}
+	again := &memory{data: bytes.Clone(data[:s.DataSize])}
+	if _, err := image.Finish(again, s.DataSize, s.options()); err != nil || !bytes.Equal(again.data, data) {
+		return nil
+	}
+	return s
+}
+
+func (s *Seal) options() image.Options {
+	return image.Options{Name: s.Name, Subtype: s.Subtype, Salt: s.Salt}
+}
+
+// seal computes what follows the data of a sealed image, and the digest of all.
+func (a *applier) seal() (image.Digest, error) {
+	h := a.header
+	sum, err := image.FinishContext(a.options.Context, a.dst, h.Seal.DataSize, h.Seal.options())
+	if err != nil {
+		return image.Digest{}, err
+	}
+	if sum.Size != h.ResultSize {
+		return image.Digest{}, fmt.Errorf("the sealed result has %d bytes, not %d", sum.Size, h.ResultSize)
+	}
+	return sum.Digest, a.step(h.ResultSize - h.Seal.DataSize)
+}
