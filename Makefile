@@ -26,6 +26,7 @@ all: build
 build:
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	@for release in base a b; do CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -tags $$release -o $(BIN)/reader/$$release ./test/reader || exit 1; done
 
 root:
 	@test "$$(id -u)" = 0 || { echo "this needs root: it mounts sealed images in a private mount namespace (try: sudo make ...)" >&2; exit 1; }

@@ -1,0 +1,3 @@
+package main
+
+func tellOpenSSL(s *story) error { return nil }
