@@ -39,7 +39,7 @@ func (d *Draft) Version() int64 {
 // Draft begins the next version of targets or of a role below it. It has all
 // that the present version has, a new expiry, and no signature.
 func (r *Repository) Draft(role string, now time.Time) (*Draft, error) {
-	m, _, err := r.targets(role)
+	m, err := r.inherited(role)
 	if err != nil {
 		return nil, fmt.Errorf("cannot draft %s: %w", role, err)
 	}
@@ -261,7 +261,7 @@ func (r *Repository) ReadDraft(role string, data []byte) (*Draft, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the draft: %w", err)
 		}
-		now, _, err := r.targets(role)
+		now, err := r.inherited(role)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the draft: %w", err)
 		}

@@ -207,6 +207,22 @@ func (r *Repository) root() (*metadata.Metadata[metadata.RootType], error) {
 // targets loads the newest metadata of targets or of a role below it, verified
 // by the one above.
 func (r *Repository) targets(role string) (*metadata.Metadata[metadata.TargetsType], []byte, error) {
+	m, data, err := r.load(role)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := r.keys(role)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s := count(keys.keys, keys.ids, keys.threshold, m); !s.Enough() {
+		return nil, nil, fault.New(fault.Stale, "cannot use %s version %d: %d of %d signatures", role, m.Signed.Version, s.Valid, s.Threshold)
+	}
+	return m, data, nil
+}
+
+// load reads the newest metadata of a role without verifying it.
+func (r *Repository) load(role string) (*metadata.Metadata[metadata.TargetsType], []byte, error) {
 	n, err := r.latest(role)
 	if err != nil {
 		return nil, nil, err
@@ -222,26 +238,50 @@ func (r *Repository) targets(role string) (*metadata.Metadata[metadata.TargetsTy
 	if m.Signed.Version != n {
 		return nil, nil, fmt.Errorf("cannot read %s version %d: it says version %d", role, n, m.Signed.Version)
 	}
-	if err := r.verify(role, m); err != nil {
-		return nil, nil, fmt.Errorf("cannot use %s version %d: %w", role, n, err)
-	}
 	return m, data, nil
 }
 
-// verify checks targets metadata against the role above it.
-func (r *Repository) verify(role string, m *metadata.Metadata[metadata.TargetsType]) error {
-	if role == Targets {
-		root, err := r.root()
-		if err != nil {
-			return err
-		}
-		return root.VerifyDelegate(Targets, m)
-	}
-	above, _, err := r.targets(Targets)
+// inherited is targets for a role whose keys were just replaced: its metadata
+// is signed by the keys that it had before.
+func (r *Repository) inherited(role string) (*metadata.Metadata[metadata.TargetsType], error) {
+	m, _, err := r.load(role)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return above.VerifyDelegate(role, m)
+	above := Targets
+	if role == Targets {
+		above = Root
+	}
+	n, err := r.latest(above)
+	if err != nil {
+		return nil, err
+	}
+	for ; n > 0; n-- {
+		data, err := r.read(above, n)
+		if err != nil {
+			return nil, err
+		}
+		var keys keySet
+		if above == Root {
+			root, err := metadata.Root().FromBytes(data)
+			if err != nil || root.VerifyDelegate(Root, root) != nil {
+				break
+			}
+			keys = rootKeys(root, role)
+		} else {
+			targets, err := metadata.Targets().FromBytes(data)
+			if err != nil {
+				break
+			}
+			if keys, err = delegatedKeys(targets, role); err != nil {
+				break
+			}
+		}
+		if count(keys.keys, keys.ids, keys.threshold, m).Enough() {
+			return m, nil
+		}
+	}
+	return nil, fault.New(fault.Stale, "cannot use %s version %d: it is not signed by keys that the role has or had", role, m.Signed.Version)
 }
 
 // Target is one file of the catalog.
