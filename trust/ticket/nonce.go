@@ -79,6 +79,18 @@ func (n Nonces) Prerolled() (nonce [48]byte, ok bool) {
 	return n.next.Nonce(), true
 }
 
+// Staged is the nonce that the ticket of a staged set must bear. That is the
+// prerolled one, and once the nonce has rolled the current one: Confirm comes
+// before the staged set takes the running one's place in the store, and a
+// device that was killed between the two still boots the staged set, and can't
+// boot the old one.
+func (n Nonces) Staged() [48]byte {
+	if nonce, ok := n.Prerolled(); ok {
+		return nonce
+	}
+	return n.Current()
+}
+
 // Step counts the changes of the state since it was made, which was step 1.
 func (n Nonces) Step() uint64 { return n.step }
 
