@@ -15,6 +15,7 @@ const (
 	MaxLevel    = 26      // (a) to (z) on one baseline
 	MaxCVEs     = 1000
 	MaxChanges  = 1000 // files listed per cryptex
+	maxChanged  = 10_000_000
 	MaxPath     = 4096 // bytes of a path in a cryptex
 )
 
@@ -61,7 +62,8 @@ type Change struct {
 	// whose digest is PreviousDigest; both are absent where there is none.
 	Shortcut       *File        `json:"shortcut,omitempty"`
 	PreviousDigest *Digest      `json:"previous_digest,omitempty"`
-	Files          []FileChange `json:"files"` // sorted by path
+	Changed        int          `json:"changed"` // files that differ from the baseline's
+	Files          []FileChange `json:"files"`   // the first MaxChanges of them, sorted by path
 }
 
 // State is one state of a cryptex: an Image without its name.
@@ -317,6 +319,9 @@ func (c *Change) validate(level int) error {
 	}
 	if c.Files == nil || len(c.Files) > MaxChanges {
 		return fmt.Errorf("files must be a list of at most %d", MaxChanges)
+	}
+	if c.Changed > maxChanged || min(c.Changed, MaxChanges) != len(c.Files) {
+		return fmt.Errorf("%d files changed, but %d are listed", c.Changed, len(c.Files))
 	}
 	for i := range c.Files {
 		if err := c.Files[i].validate(); err != nil {

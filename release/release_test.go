@@ -43,7 +43,7 @@ func manifest() Manifest {
 		Cryptexes: []Change{{
 			Name: "web", Subtype: SubtypeOS, From: image("web", 0x20).State(), To: image("web", 0x30).State(),
 			Patch: File{digest(0x40), 3400}, Antipatch: File{digest(0x41), 3300},
-			Files: []FileChange{{Path: "usr/lib/libweb.so.1", Change: Content, Before: 10, After: 12, Build: &Build{"8d1e", "41fa"}}},
+			Changed: 1, Files: []FileChange{{Path: "usr/lib/libweb.so.1", Change: Content, Before: 10, After: 12, Build: &Build{"8d1e", "41fa"}}},
 		}},
 	}
 }
