@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/internal/linux/linuxtest"
+	"github.com/sealant-os/sealant/test/namespace"
 )
 
 func write(t testing.TB, path, text string) *os.File {
@@ -28,7 +28,7 @@ func write(t testing.TB, path, text string) *os.File {
 }
 
 func TestLock(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	a, b := write(t, filepath.Join(dir, "lock"), ""), write(t, filepath.Join(dir, "lock"), "")
 	if ok, err := TryLock(a); !ok || err != nil {
 		t.Fatal(ok, err)
@@ -52,7 +52,7 @@ func TestLock(t *testing.T) {
 }
 
 func TestRenames(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
 	write(t, a, "A")
 	write(t, b, "B")
@@ -77,7 +77,7 @@ func TestRenames(t *testing.T) {
 }
 
 func TestCopyRange(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	text := string(bytes.Repeat([]byte("block of text..."), 1024))
 	src := write(t, filepath.Join(dir, "src"), text)
 	dst := write(t, filepath.Join(dir, "dst"), "start:")
@@ -108,7 +108,7 @@ func TestCopyRange(t *testing.T) {
 }
 
 func TestFree(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	at := mountPoint(t, dir, "at")
 	if err := Tmpfs(at); err != nil {
 		t.Fatal(err)

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/internal/linux/linuxtest"
+	"github.com/sealant-os/sealant/test/namespace"
 )
 
-func TestMain(m *testing.M) { linuxtest.Main(m) }
+func TestMain(m *testing.M) { namespace.Main(m) }
 
 // imageFile makes an EROFS image with one file, "version", and a copy of
 // /bin/true as "run".
@@ -78,7 +78,7 @@ func mountPoint(t testing.TB, dir, name string) string {
 
 func TestMountErofs(t *testing.T) {
 	ways(t, func(t *testing.T, loop bool) {
-		dir := linuxtest.Dir(t)
+		dir := namespace.Dir(t)
 		image := imageFile(t, dir, "image", "one")
 		m, err := MountErofs(image, Options{Source: "sealant:web:abc", NoSuid: true, Loop: loop})
 		if err != nil {
@@ -123,7 +123,7 @@ func TestMountErofs(t *testing.T) {
 // Lesson 8: what is mounted is the open file, whatever its name means by then.
 func TestMountsTheOpenFile(t *testing.T) {
 	ways(t, func(t *testing.T, loop bool) {
-		dir := linuxtest.Dir(t)
+		dir := namespace.Dir(t)
 		image := imageFile(t, dir, "image", "verified")
 		imageFile(t, dir, "evil", "swapped")
 		if err := os.Rename(filepath.Join(dir, "evil"), filepath.Join(dir, "image")); err != nil {
@@ -146,7 +146,7 @@ func TestMountsTheOpenFile(t *testing.T) {
 
 func TestMountRefusesWhatIsNoErofs(t *testing.T) {
 	ways(t, func(t *testing.T, loop bool) {
-		dir := linuxtest.Dir(t)
+		dir := namespace.Dir(t)
 		path := filepath.Join(dir, "noise")
 		if err := os.WriteFile(path, bytes.Repeat([]byte("noise..."), 4096), 0o644); err != nil {
 			t.Fatal(err)
@@ -156,7 +156,7 @@ func TestMountRefusesWhatIsNoErofs(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		before := linuxtest.Counted(t, dir)
+		before := namespace.Counted(t, dir)
 		if m, err := MountErofs(f, Options{Source: "x", Loop: loop}); err == nil {
 			m.Close()
 			t.Fatal("mounted")
@@ -175,9 +175,9 @@ func TestMountRefusesWhatIsNoErofs(t *testing.T) {
 
 // settled counts again until the count is as wanted: the kernel frees loop
 // devices a moment after their last use.
-func settled(t testing.TB, dir string, want linuxtest.Count) (c linuxtest.Count) {
+func settled(t testing.TB, dir string, want namespace.Count) (c namespace.Count) {
 	for range 200 {
-		if c = linuxtest.Counted(t, dir); c == want {
+		if c = namespace.Counted(t, dir); c == want {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -187,7 +187,7 @@ func settled(t testing.TB, dir string, want linuxtest.Count) (c linuxtest.Count)
 
 // Lesson 2: a loop of open and exec sees content at every moment.
 func TestSwitchLeavesNoGap(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	images := []*os.File{imageFile(t, dir, "a", "A"), imageFile(t, dir, "b", "B")}
 	at := mountPoint(t, dir, "at")
 	attach(t, images[0], at, false)
@@ -213,7 +213,7 @@ func TestSwitchLeavesNoGap(t *testing.T) {
 			}
 		}
 	})
-	before := linuxtest.Counted(t, dir).Mounts
+	before := namespace.Counted(t, dir).Mounts
 	for i := range 300 {
 		attach(t, images[(i+1)%2], at, false)
 	}
@@ -222,7 +222,7 @@ func TestSwitchLeavesNoGap(t *testing.T) {
 	if seen["A"] == 0 || seen["B"] == 0 || len(seen) != 2 {
 		t.Errorf("seen %v", seen)
 	}
-	if after := linuxtest.Counted(t, dir).Mounts; AtLeast("6.5") && after != before {
+	if after := namespace.Counted(t, dir).Mounts; AtLeast("6.5") && after != before {
 		t.Errorf("%d mounts after the switches, %d before", after, before)
 	}
 }
@@ -242,14 +242,14 @@ func attach(t testing.TB, image *os.File, at string, loop bool) {
 // Lesson 27: cycles leak neither mounts nor loop devices nor descriptors.
 func TestCyclesLeakNothing(t *testing.T) {
 	ways(t, func(t *testing.T, loop bool) {
-		dir := linuxtest.Dir(t)
+		dir := namespace.Dir(t)
 		image := imageFile(t, dir, "image", "one")
 		at := mountPoint(t, dir, "at")
 		attach(t, image, at, loop)
 		if err := Unmount(at); err != nil {
 			t.Fatal(err)
 		}
-		before := linuxtest.Count{Loops: 0, Mounts: linuxtest.Counted(t, dir).Mounts, Files: linuxtest.Counted(t, dir).Files}
+		before := namespace.Count{Loops: 0, Mounts: namespace.Counted(t, dir).Mounts, Files: namespace.Counted(t, dir).Files}
 		for range 100 {
 			attach(t, image, at, loop)
 			attach(t, image, at, loop)
@@ -264,7 +264,7 @@ func TestCyclesLeakNothing(t *testing.T) {
 }
 
 func TestUnmountOfNothing(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	for _, path := range []string{dir, filepath.Join(dir, "missing")} {
 		if err := Unmount(path); err != nil {
 			t.Error(err)
@@ -273,7 +273,7 @@ func TestUnmountOfNothing(t *testing.T) {
 }
 
 func TestCloneIsTheSameFileSystem(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	at, second := mountPoint(t, dir, "at"), mountPoint(t, dir, "second")
 	attach(t, imageFile(t, dir, "image", "one"), at, false)
 	c, err := Clone(at)
@@ -298,7 +298,7 @@ func TestCloneIsTheSameFileSystem(t *testing.T) {
 // An app's namespace follows what is mounted outside later, gives nothing
 // back, and keeps its own content through a switch outside.
 func TestPrivateMounts(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	place := mountPoint(t, dir, "place")
 	at, stick := mountPoint(t, place, "at"), mountPoint(t, dir, "stick")
 	inner := mountPoint(t, dir, "inner")
@@ -361,7 +361,7 @@ func TestLacking(t *testing.T) {
 }
 
 func BenchmarkMountErofs(b *testing.B) {
-	dir := linuxtest.Dir(b)
+	dir := namespace.Dir(b)
 	image := imageFile(b, dir, "image", "one")
 	for b.Loop() {
 		m, err := MountErofs(image, Options{Source: "x"})

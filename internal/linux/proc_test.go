@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealant-os/sealant/internal/linux/linuxtest"
+	"github.com/sealant-os/sealant/test/namespace"
 )
 
 // start runs a program until the test ends.
@@ -128,7 +128,7 @@ func TestParseStatus(t *testing.T) {
 }
 
 func TestMapped(t *testing.T) {
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	at := mountPoint(t, dir, "at")
 	program, err := os.ReadFile("/bin/sleep")
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealant-os/sealant/internal/linux/linuxtest"
+	"github.com/sealant-os/sealant/test/namespace"
 )
 
 func pair(t *testing.T) (client, server *net.UnixConn) {
 	t.Helper()
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	l, err := net.Listen("unix", filepath.Join(dir, "socket"))
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestPeer(t *testing.T) {
 
 func TestSendAndReceive(t *testing.T) {
 	client, server := pair(t)
-	dir := linuxtest.Dir(t)
+	dir := namespace.Dir(t)
 	f, err := os.Create(filepath.Join(dir, "f"))
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestReceiveRefuses(t *testing.T) {
 	})
 	t.Run("too many files", func(t *testing.T) {
 		client, server := pair(t)
-		before := linuxtest.Counted(t, "/none").Files
+		before := namespace.Counted(t, "/none").Files
 		var files []*os.File
 		for range maxFiles + 3 {
 			files = append(files, os.Stdout)
@@ -126,7 +126,7 @@ func TestReceiveRefuses(t *testing.T) {
 		if _, _, err := Receive(server, 10); err == nil || !strings.Contains(err.Error(), "too many") {
 			t.Error(err)
 		}
-		if after := linuxtest.Counted(t, "/none").Files; after != before {
+		if after := namespace.Counted(t, "/none").Files; after != before {
 			t.Errorf("%d descriptors stay open", after-before)
 		}
 	})

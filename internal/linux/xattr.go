@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,14 +17,14 @@ func Xattrs(path string) (names []string, values [][]byte, err error) {
 		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, nil, &unixPathError{"list extended attributes of", path, err}
+		return nil, nil, fmt.Errorf("cannot list the extended attributes of %s: %w", path, err)
 	}
 	names = strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
 	slices.Sort(names)
 	for _, name := range names {
 		v, err := grow(func(b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
 		if err != nil {
-			return nil, nil, &unixPathError{"read extended attribute " + name + " of", path, err}
+			return nil, nil, fmt.Errorf("cannot read the extended attribute %s of %s: %w", name, path, err)
 		}
 		values = append(values, v)
 	}
@@ -34,7 +35,7 @@ func Xattrs(path string) (names []string, values [][]byte, err error) {
 // points to.
 func SetXattr(path, name string, value []byte) error {
 	if err := unix.Lsetxattr(path, name, value, 0); err != nil {
-		return &unixPathError{"set extended attribute " + name + " of", path, err}
+		return fmt.Errorf("cannot set the extended attribute %s of %s: %w", name, path, err)
 	}
 	return nil
 }
@@ -57,12 +58,3 @@ func grow(read func([]byte) (int, error)) ([]byte, error) {
 		return b[:n], nil
 	}
 }
-
-// unixPathError reads "cannot WHAT PATH: cause".
-type unixPathError struct {
-	what, path string
-	err        error
-}
-
-func (e *unixPathError) Error() string { return "cannot " + e.what + " " + e.path + ": " + e.err.Error() }
-func (e *unixPathError) Unwrap() error { return e.err }

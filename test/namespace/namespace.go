@@ -1,6 +1,6 @@
-// Package linuxtest runs the tests of a package in a mount namespace of their
+// Package namespace runs the tests of a package in a mount namespace of their
 // own, where they may mount what they like and leave nothing behind.
-package linuxtest
+package namespace
 
 import (
 	"bufio"
