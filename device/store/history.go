@@ -26,7 +26,8 @@ type Record struct {
 	Reason  string    `json:"reason"` // a stable code
 	Actor   string    `json:"actor"`  // auto, user:UID, policy, recall
 	Text    string    `json:"text,omitempty"`
-	Prev    string    `json:"prev"` // SHA-256 of the line before, in hex; "" in the first
+	Change  string    `json:"change,omitempty"` // the change that it tells of
+	Prev    string    `json:"prev"`             // SHA-256 of the line before, in hex; "" in the first
 }
 
 // maxRecord bounds one line, in bytes.
@@ -44,7 +45,7 @@ type historyHead struct {
 
 // Append writes a record at the end of the history, durably, filling in its
 // number and chain. The caller holds Lock. A half line, as a power cut leaves
-// it, is cut off first.
+// it, is cut off first. The last record's change and event are not told twice.
 func (s *Store) Append(r Record) error {
 	fail := func(err error) error { return fmt.Errorf("cannot write history: %w", err) }
 	f, err := os.OpenFile(s.path("history"), os.O_RDWR|os.O_CREATE, 0o644)
@@ -61,6 +62,9 @@ func (s *Store) Append(r Record) error {
 		var before Record
 		if err := json.Unmarshal(last, &before); err != nil {
 			return fail(err)
+		}
+		if r.Change != "" && r.Change == before.Change && r.Event == before.Event {
+			return nil // told already, before a crash
 		}
 		r.Seq, r.Prev = before.Seq+1, lineDigest(last)
 	}

@@ -234,3 +234,12 @@ func (s *Store) Reserve() error {
 
 // ReleaseReserve frees that room; Reserve takes it again afterwards.
 func (s *Store) ReleaseReserve() error { return remove(s.path("reserve")) }
+
+// KeepImage makes a finished download one of the images. The caller has
+// checked that it has the digest.
+func (s *Store) KeepImage(d Digest) error {
+	if err := os.Rename(s.DownloadPath(d), s.path("images", d.String())); err != nil {
+		return fmt.Errorf("cannot keep image: %w", err)
+	}
+	return syncDir(s.path("images"))
+}

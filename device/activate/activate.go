@@ -1,0 +1,101 @@
+// Package activate makes content take force: it verifies images against a
+// ticket, mounts them, switches what is mounted, and decides at boot which set
+// the device runs.
+//
+// # Parties
+//
+// The store gives sets, tickets and images and is believed in nothing. The OS
+// update's files under /usr/lib/sealant are believed: its root certificate for
+// tickets, and base.json, whose digest is the baseline that every set must
+// belong to. A set takes force only if its ticket verifies for this device,
+// that baseline and a nonce in force, and every image has the digest, seal and
+// trust cache that the ticket names. An image is verified and mounted through
+// one and the same open file.
+//
+// # Places
+//
+//	/run/sealant/sets/ID/NAME    each cryptex of a set, mounted once
+//	/run/sealant/staged          -> sets/ID: what an app gets when it is launched
+//	/run/sealant/booted          -> sets/ID: what was attached at boot
+//	/usr/lib/cryptexes/NAME      the booted content, a second mount of the same
+//	/run/sealant/devices/0:47    -> sealant:NAME:DIGEST, what a mounted device holds
+//
+// A set is whole or not used. staged is one link for all cryptexes of a set,
+// so a launch never mixes two sets; it is switched by one rename, mounts by one
+// mount operation: at no moment is there nothing. Mounts are read-only and
+// without device files; set-user-id bits count in cryptexes of subtype os only.
+//
+// # Enforcement
+//
+// How strongly the content is guarded after it was mounted is an [Enforcement].
+// Where it is AtMount, whoever can write the image's file later can change what
+// runs; every boot and every staging reads and verifies all of it again.
+//
+// The package links no network code and starts no processes: sealant-boot is
+// little more than its Boot.
+package activate
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/linux"
+)
+
+// Enforcement says who guards the content of a mounted cryptex.
+type Enforcement string
+
+// The enforcements.
+const (
+	// AtMount: all bytes were compared with the ticket before they were
+	// mounted; later changes on disk are not caught.
+	AtMount Enforcement = "at mount"
+	// Kernel: dm-verity compares every block with the ticket's root hash
+	// whenever it is read from the disk.
+	Kernel Enforcement = "kernel"
+)
+
+// Enforced is the enforcement of what this machine mounts.
+func Enforced() Enforcement { return AtMount }
+
+// sourcePrefix begins the source that mountinfo shows for a cryptex.
+const sourcePrefix = "sealant"
+
+// source is what mountinfo shows as the source of a cryptex's mount:
+// "sealant:NAME:DIGEST". Only root can mount EROFS, so only root can claim it.
+func source(name string, image store.Digest) string {
+	return sourcePrefix + ":" + name + ":" + image.String()
+}
+
+// Content is an image that is mounted somewhere.
+type Content struct {
+	Name  string       `json:"name"`
+	Image store.Digest `json:"image"`
+}
+
+// parseSource reads a mount's source; ok is false for other mounts.
+func parseSource(s string) (c Content, ok bool) {
+	prefix, rest, _ := strings.Cut(s, ":")
+	name, digest, found := strings.Cut(rest, ":")
+	if prefix != sourcePrefix || !found || len(digest) != hex.EncodedLen(len(c.Image)) {
+		return Content{}, false
+	}
+	if err := c.Image.UnmarshalText([]byte(digest)); err != nil {
+		return Content{}, false
+	}
+	c.Name = name
+	return c, true
+}
+
+// ContentOf says which image a mount shows; ok is false for other mounts.
+func ContentOf(m *linux.MountPoint) (c Content, ok bool) {
+	if m.Type != "erofs" {
+		return Content{}, false
+	}
+	return parseSource(m.Source)
+}
+
+// String names the content for people: "web 91b0…".
+func (c Content) String() string { return fmt.Sprintf("%s %.8s…", c.Name, c.Image) }

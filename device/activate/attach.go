@@ -1,0 +1,183 @@
+package activate
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/image"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
+	"github.com/sealant-os/sealant/trust/ticket"
+)
+
+// attached is a cryptex that was verified and mounted and has no place yet.
+type attached struct {
+	want   ticket.Cryptex
+	mount  *linux.Mount
+	device linux.Device
+}
+
+func closeAll(list []attached) {
+	for _, a := range list {
+		if a.mount != nil {
+			a.mount.Close()
+		}
+	}
+}
+
+// progressFunc is told how many bytes of a set were verified.
+type progressFunc func(done, total int64)
+
+// attach verifies every byte of the open image against want, and mounts that
+// open file. Whatever happens to the file's name in between doesn't matter.
+func attach(ctx context.Context, f *os.File, want ticket.Cryptex, o linux.Options, progress progressFunc) (attached, error) {
+	if err := verify(ctx, f, want, progress); err != nil {
+		return attached{}, err
+	}
+	o.Source = source(want.Name, want.Image)
+	o.NoSuid = want.Subtype != uint8(image.OS)
+	m, err := linux.MountErofs(f, o)
+	if err != nil {
+		return attached{}, err
+	}
+	device, err := m.Device()
+	if err != nil {
+		m.Close()
+		return attached{}, err
+	}
+	return attached{want, m, device}, nil
+}
+
+// verify reads the whole image: its digest, its seal and its trust cache must
+// be the wanted ones, and its parts must agree with each other.
+func verify(ctx context.Context, f *os.File, want ticket.Cryptex, progress progressFunc) error {
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("cannot look at the image: %w", err)
+	}
+	c, err := image.Open(f, st.Size())
+	if err != nil {
+		return err
+	}
+	wrong := func(what string) error {
+		return fault.New(fault.Seal, "cannot use the image of %s: it has another %s than the ticket names", want.Name, what)
+	}
+	switch {
+	case c.Name != want.Name:
+		return wrong("name")
+	case uint8(c.Subtype) != want.Subtype:
+		return wrong("subtype")
+	case c.Seal.Root != want.Root, c.Seal.Digest() != want.Seal:
+		return wrong("seal")
+	case c.TrustCacheDigest != image.Digest(want.TrustCache):
+		return wrong("trust cache")
+	}
+	digest, err := c.VerifyDigest(ctx, progress)
+	if err != nil {
+		return err
+	}
+	if digest != image.Digest(want.Image) {
+		return wrong("digest")
+	}
+	return nil
+}
+
+// opener finds the file that should hold a cryptex's image.
+type opener func(want ticket.Cryptex) (*os.File, error)
+
+// stored opens images from the state.
+func stored(st *store.Store) opener {
+	return func(want ticket.Cryptex) (*os.File, error) { return st.OpenImage(want.Image) }
+}
+
+// attachAll attaches several cryptexes at once and gives, for each, either the
+// mount or the error. Two images are read at the same time at most.
+func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.Options, progress progressFunc) ([]attached, []error) {
+	mounts, errs := make([]attached, len(list)), make([]error, len(list))
+	files := make([]*os.File, len(list))
+	sum := &sums{report: progress, done: make([]int64, len(list))}
+	for i, want := range list {
+		f, err := open(want)
+		if err != nil {
+			errs[i] = &imageError{want.Name, "", err}
+			continue
+		}
+		defer f.Close()
+		files[i] = f
+		if st, err := f.Stat(); err == nil {
+			sum.total += st.Size()
+		}
+	}
+	places := make(chan struct{}, 2)
+	var wg sync.WaitGroup
+	for i, f := range files {
+		if f == nil {
+			continue
+		}
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			var err error
+			mounts[i], err = attach(ctx, f, list[i], o, sum.of(i))
+			if err != nil {
+				errs[i] = &imageError{list[i].Name, f.Name(), err}
+			}
+		})
+	}
+	wg.Wait()
+	return mounts, errs
+}
+
+// attachSet attaches a whole set or nothing.
+func attachSet(ctx context.Context, st *store.Store, list []ticket.Cryptex, o linux.Options, progress progressFunc) ([]attached, error) {
+	mounts, errs := attachAll(ctx, list, stored(st), o, progress)
+	for _, err := range errs {
+		if err != nil {
+			closeAll(mounts)
+			return nil, err
+		}
+	}
+	return mounts, nil
+}
+
+// imageError names the cryptex and the file that a refusal is about.
+type imageError struct {
+	name, file string
+	err        error
+}
+
+func (e *imageError) Error() string {
+	if e.file == "" {
+		return e.name + ": " + e.err.Error()
+	}
+	return e.name + " (" + e.file + "): " + e.err.Error()
+}
+
+func (e *imageError) Unwrap() error { return e.err }
+
+// sums adds up the progress of images that are verified side by side.
+type sums struct {
+	mu     sync.Mutex
+	report progressFunc
+	done   []int64
+	total  int64
+}
+
+func (s *sums) of(i int) progressFunc {
+	if s.report == nil {
+		return nil
+	}
+	return func(done, _ int64) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.done[i] = done
+		var sum int64
+		for _, d := range s.done {
+			sum += d
+		}
+		s.report(min(sum, s.total), s.total)
+	}
+}

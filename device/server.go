@@ -1,0 +1,260 @@
+package device
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/release/catalog"
+	"github.com/sealant-os/sealant/trust/identity"
+)
+
+// maxAnswer bounds the server's answers, in bytes.
+const maxAnswer = 256 << 10
+
+// Patience with a busy server.
+const (
+	maxAttempts   = 5
+	maxRetryAfter = 20 * time.Second
+)
+
+// newClient is the HTTP client for everything that goes to the server.
+func newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 60 * time.Second,
+			IdleConnTimeout:       30 * time.Second,
+		},
+		// A server that sends signed requests elsewhere is not followed.
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if r.Method != http.MethodGet || len(via) > 3 {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		},
+	}
+}
+
+// fetcher asks mirrors for the catalog's big files before the server.
+// Metadata always comes from the server: a mirror may lag behind.
+func (d *Device) fetcher() catalog.Fetcher {
+	server := d.server()
+	if server == "" {
+		return nil
+	}
+	f := mirrors{server: &catalog.HTTP{Base: server + "/tuf", Client: d.Client}}
+	for _, m := range d.Config.Agent.Mirrors {
+		f.mirrors = append(f.mirrors, &catalog.HTTP{Base: m, Client: d.Client})
+	}
+	return f
+}
+
+type mirrors struct {
+	server  catalog.Fetcher
+	mirrors []catalog.Fetcher
+}
+
+// Fetch implements catalog.Fetcher.
+func (m mirrors) Fetch(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
+	if len(path) > 8 && path[:8] == "targets/" {
+		for _, f := range m.mirrors {
+			if r, err := f.Fetch(ctx, path, offset); err == nil {
+				return r, nil
+			}
+		}
+	}
+	return m.server.Fetch(ctx, path, offset)
+}
+
+// problem is the server's way to say no (RFC 9457), with our stable code.
+type problem struct {
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+}
+
+// post sends a JSON document to the server, signed by the device's key, and
+// decodes the answer. A busy server is asked again, a few times, each time
+// with a fresh signature.
+func (d *Device) post(ctx context.Context, path string, in, out any) error {
+	server := d.server()
+	if server == "" {
+		return fault.New(fault.Unreachable, "cannot ask the server: none is configured").
+			Hint("set server.url in %s/agent.toml", d.Store.ConfigDir())
+	}
+	return d.postTo(ctx, server, path, in, out)
+}
+
+func (d *Device) postTo(ctx context.Context, server, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		after, err := d.postOnce(ctx, server, path, body, out)
+		if err == nil || fault.KindOf(err) != fault.Busy || attempt == maxAttempts {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(max(after, time.Second), maxRetryAfter)):
+		}
+	}
+}
+
+// postOnce also returns how long a busy server asks to be left alone.
+func (d *Device) postOnce(ctx context.Context, server, path string, body []byte, out any) (time.Duration, error) {
+	key, err := d.key()
+	if err != nil {
+		return 0, err
+	}
+	sig, err := identity.SignRequest(key, http.MethodPost, path, body, d.Now())
+	if err != nil {
+		return 0, fmt.Errorf("cannot sign the request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, fault.New(fault.Usage, "cannot ask %s: %w", server, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "sealant/1")
+	req.Header.Set(identity.DeviceHeader, sig.Device)
+	req.Header.Set(identity.DateHeader, sig.Date)
+	req.Header.Set(identity.SignatureHeader, sig.Signature)
+	resp, err := d.Client.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		return 0, explain(fault.New(fault.Unreachable, "cannot ask the server: %w", err))
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil || len(data) > maxAnswer {
+		return 0, fault.New(fault.Unreachable, "cannot read the server's answer: %d bytes of at most %d (%w)", len(data), maxAnswer, err)
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+		return time.Duration(seconds) * time.Second, d.refusal(resp, data)
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return 0, fault.New(fault.Unreachable, "cannot understand the server's answer: %w", err).
+			Hint("is %s a Sealant server?", server)
+	}
+	return 0, nil
+}
+
+// refusal turns the server's no into the failure it is. The words tell apart:
+// busy, refused, not in the ring yet, unknown device, recalled, clock wrong.
+func (d *Device) refusal(resp *http.Response, data []byte) error {
+	var p problem
+	if json.Unmarshal(data, &p) != nil {
+		p = problem{}
+	}
+	if p.Code == "" {
+		p.Code = map[int]string{
+			http.StatusServiceUnavailable: "busy", http.StatusTooManyRequests: "busy", http.StatusForbidden: "refused",
+			http.StatusUnauthorized: "bad-signature", http.StatusConflict: "replayed", http.StatusGone: "recalled",
+			http.StatusNotFound: "unknown-release",
+		}[resp.StatusCode]
+	}
+	detail := clean(p.Detail)
+	if detail == "" {
+		detail = resp.Status
+	}
+	switch p.Code {
+	case "busy", "replayed":
+		return fault.New(fault.Busy, "the server is busy: %s", detail).Hint("nothing is wrong with this device; try again later")
+	case "not-in-ring":
+		return fault.New(fault.NotEligible, "not in your ring yet: %s", detail).Hint("it will be offered to this device later")
+	case "unknown-device":
+		return fault.New(fault.Refused, "the server does not know this device: %s", detail).Hint("enrol it again: sealant enroll --token TOKEN")
+	case "recalled":
+		return fault.New(fault.Recalled, "the vendor took this improvement back: %s", detail).Hint("a corrected one will follow")
+	case "clock":
+		hint := "set this machine's clock"
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			hint = fmt.Sprintf("set this machine's clock: it says %s, the server says %s",
+				d.Now().UTC().Format("2006-01-02 15:04Z"), date.UTC().Format("2006-01-02 15:04Z"))
+		}
+		return fault.New(fault.Refused, "the clock is wrong: %s", detail).Hint("%s", hint)
+	case "unknown-release":
+		return fault.New(fault.NotEligible, "the server does not have this improvement: %s", detail)
+	case "bad-token":
+		return fault.New(fault.Refused, "the token is not valid: %s", detail).Hint("ask the operator for a new one: sealsrv enroll")
+	case "bad-request":
+		return fault.New(fault.Failed, "the server did not understand this device: %s", detail).Hint("is this device's sealant older than the server?")
+	case "refused", "bad-signature":
+		return fault.New(fault.Refused, "the signing service refused: %s", detail)
+	}
+	switch {
+	case resp.StatusCode >= 500:
+		return fault.New(fault.Busy, "the server failed: %s", detail).Hint("nothing is wrong with this device; try again later")
+	case resp.StatusCode >= 400:
+		return fault.New(fault.Refused, "the server refused: %s", detail)
+	}
+	return fault.New(fault.Unreachable, "the server answered %s", resp.Status).Hint("is server.url right?")
+}
+
+// clean keeps what a server says from writing anything but one line of text
+// on a terminal.
+func clean(s string) string {
+	const most = 300
+	out := make([]rune, 0, len(s))
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			r = ' '
+		}
+		if out = append(out, r); len(out) == most {
+			break
+		}
+	}
+	return string(out)
+}
+
+// explain tells "offline" from "the server is down".
+func explain(err error) error {
+	if fault.KindOf(err) != fault.Unreachable {
+		return err
+	}
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &dns):
+		return fault.New(fault.Unreachable, "%w", err).Hint("this device seems to be offline, or the server's name is wrong")
+	case errors.As(err, &op) && offline():
+		return fault.New(fault.Unreachable, "%w", err).Hint("this device is offline")
+	case errors.As(err, &op):
+		return fault.New(fault.Unreachable, "%w", err).Hint("this device has a network, but the server does not answer; try again later")
+	}
+	return err
+}
+
+// offline says whether no network interface but the loopback has an address.
+func offline() bool {
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return false
+	}
+	for _, i := range ifs {
+		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		if addrs, err := i.Addrs(); err == nil && len(addrs) > 0 {
+			return false
+		}
+	}
+	return true
+}
