@@ -1,0 +1,177 @@
+package exits
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+// BPF is the first choice: two programs of a few dozen instructions, on fork and
+// on exit, in the kernel's own type format (BTF), so that they fit every kernel
+// from 5.8 on without a compiler.
+type BPF struct {
+	tracked *ebpf.Map // process → its root
+	lost    *ebpf.Map
+	ring    *ebpf.Map
+	reader  *ringbuf.Reader
+	closers []interface{ Close() error }
+	missed  atomic.Uint64 // records that could not be read
+}
+
+// ringSize holds 16 384 ends between two reads.
+const ringSize = 1 << 20
+
+// record is what the exit program writes, in the machine's byte order.
+type record struct {
+	At, Cgroup, Start                         uint64
+	PID, Root, Code, Parent, Namespace, Trace uint32
+	Command                                   [16]byte
+}
+
+const recordSize = 64
+
+// OpenBPF loads and attaches the programs.
+func OpenBPF() (*BPF, error) {
+	b := &BPF{}
+	if err := b.open(); err != nil {
+		b.Close()
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, btf.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%w (%w)", &fault.Unsupported{Feature: "BPF on the exit of processes", Kernel: "5.8"}, err)
+		}
+		return nil, fmt.Errorf("cannot watch the exit of processes by BPF: %w", err)
+	}
+	return b, nil
+}
+
+func (b *BPF) open() error {
+	// Kernels before 5.11 charge maps against the locked memory limit.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return err
+	}
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return err
+	}
+	at, err := offsets(spec)
+	if err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		to   **ebpf.Map
+		spec ebpf.MapSpec
+	}{
+		{&b.tracked, ebpf.MapSpec{Name: "sealant_tracked", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxTracked}},
+		{&b.lost, ebpf.MapSpec{Name: "sealant_lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
+		{&b.ring, ebpf.MapSpec{Name: "sealant_exits", Type: ebpf.RingBuf, MaxEntries: ringSize}},
+	} {
+		if *m.to, err = ebpf.NewMap(&m.spec); err != nil {
+			return err
+		}
+		b.closers = append(b.closers, *m.to)
+	}
+	if b.reader, err = ringbuf.NewReader(b.ring); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.reader)
+	for hook, code := range map[string]asm.Instructions{
+		"sched_process_fork": b.onFork(at),
+		"sched_process_exit": b.onExit(at),
+	} {
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: hook[len("sched_"):], Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: hook,
+			License: "Dual BSD/GPL", Instructions: code,
+		})
+		if err != nil {
+			return err
+		}
+		defer program.Close()
+		attached, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return err
+		}
+		b.closers = append(b.closers, attached)
+	}
+	return nil
+}
+
+// Name is "ebpf".
+func (*BPF) Name() string { return "ebpf" }
+
+// Track makes pid a root.
+func (b *BPF) Track(pid int) error {
+	if err := b.tracked.Put(uint32(pid), uint32(pid)); err != nil {
+		return fmt.Errorf("cannot follow process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// Read waits for the next end.
+func (b *BPF) Read() (Exit, error) {
+	for {
+		raw, err := b.reader.Read()
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return Exit{}, os.ErrClosed
+		}
+		if err != nil {
+			return Exit{}, fmt.Errorf("cannot read the exits of processes: %w", err)
+		}
+		exit, ok := decode(raw.RawSample)
+		if ok {
+			return exit, nil
+		}
+		b.missed.Add(1)
+	}
+}
+
+func decode(raw []byte) (Exit, bool) {
+	var r record
+	if len(raw) != recordSize {
+		return Exit{}, false
+	}
+	if _, err := binary.Decode(raw, binary.NativeEndian, &r); err != nil {
+		return Exit{}, false
+	}
+	name, _, _ := bytes.Cut(r.Command[:], []byte{0})
+	return Exit{
+		PID: int(r.PID), Root: int(r.Root), Parent: int(r.Parent),
+		Signal: syscall.Signal(r.Code & 0x7f), Traced: r.Trace != 0, Command: string(name),
+		At: time.Duration(r.At), Start: r.Start / (uint64(time.Second) / clockTicks), Cgroup: r.Cgroup, MountNamespace: uint64(r.Namespace),
+	}, true
+}
+
+// clockTicks per second are what /proc counts in, on every architecture that
+// Go runs on under Linux.
+const clockTicks = 100
+
+// Lost counts ends that did not fit the ring or could not be read.
+func (b *BPF) Lost() uint64 {
+	var n uint64
+	if err := b.lost.Lookup(uint32(0), &n); err != nil {
+		n = 0
+	}
+	return n + b.missed.Load()
+}
+
+// Close detaches the programs.
+func (b *BPF) Close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		errs = append(errs, b.closers[i].Close())
+	}
+	b.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,78 @@
+// Package exits tells how processes end, as the kernel says it and for no
+// process more than a few microseconds: nothing here ever stands between a
+// crashing program and its end. It displaces nobody: core dumps go on as before.
+//
+// There are two sources. BPF programs on the kernel's own fork and exit
+// tracepoints name the process, its ancestor, control group and mount namespace
+// at the moment of its end. Where they can't run, the kernel's process connector
+// tells of the same ends, with less about each. Both need root.
+//
+// The package is the kernel's boundary for this one thing, beside internal/linux:
+// the BPF library starts programs (os/exec) and must not be linked into sealant-boot.
+package exits
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// Exit is the end of one process, all its threads included. It is told once.
+type Exit struct {
+	PID    int            // in the initial pid namespace
+	Root   int            // the tracked process that it is or descends from, 0 if none is known
+	Parent int            // its parent at the end
+	Signal syscall.Signal // what ended it, 0 if it ended by itself
+	Traced bool           // a debugger was attached
+	At     time.Duration  // on CLOCK_MONOTONIC
+
+	// What only BPF knows; zero otherwise.
+	Command        string // its name, at most 15 bytes; it may have chosen it itself
+	Start          uint64 // clock ticks between boot and its start, as in /proc/PID/stat
+	Cgroup         uint64 // the id of its control group, version 2
+	MountNamespace uint64 // the inode number of its mount namespace
+}
+
+// crashes are the signals by which a program dies of its own fault. SIGKILL is
+// not among them: people, the memory limit and shutdown use it.
+const crashes uint64 = 1<<syscall.SIGILL | 1<<syscall.SIGTRAP | 1<<syscall.SIGABRT | 1<<syscall.SIGBUS |
+	1<<syscall.SIGFPE | 1<<syscall.SIGSEGV | 1<<syscall.SIGSYS
+
+// Crash reports whether the process died of a fault: by one of the signals ILL,
+// TRAP, ABRT, BUS, FPE, SEGV and SYS, and not in a debugger.
+func (e Exit) Crash() bool {
+	return e.Signal > 0 && e.Signal < 64 && crashes&(1<<uint(e.Signal)) != 0 && !e.Traced
+}
+
+// Source tells of the end of every tracked process, whatever it was, and of
+// every process that dies by a crash signal, tracked or not.
+type Source interface {
+	// Name is "ebpf" or "connector".
+	Name() string
+	// Track makes pid a root: what it starts from now on belongs to it. A process
+	// that has children already should be tracked before it has more.
+	Track(pid int) error
+	// Read waits for the next end. It returns os.ErrClosed after Close.
+	Read() (Exit, error)
+	// Lost counts ends that the kernel could not hand over.
+	Lost() uint64
+	Close() error
+}
+
+// Open takes the best source that this machine has. The error lists why there is
+// none; the reason says why the first choice was not taken, nil if it was.
+func Open() (source Source, reason, err error) {
+	first, reason := OpenBPF()
+	if reason == nil {
+		return first, nil, nil
+	}
+	second, err := OpenConnector()
+	if err != nil {
+		return nil, reason, fmt.Errorf("cannot learn of crashes: %w", errors.Join(reason, err))
+	}
+	return second, reason, nil
+}
+
+// maxTracked bounds the processes that are followed at once.
+const maxTracked = 1 << 14

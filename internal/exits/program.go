@@ -1,0 +1,213 @@
+package exits
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// layout is where this kernel keeps the fields that the programs read, in bytes.
+type layout struct {
+	tgid, signal, exitCode, ptrace, parent, leader, started, nsproxy int16 // in struct task_struct
+	live, groupExitCode                                              int16 // in struct signal_struct
+	mountNamespace                                                   int16 // in struct nsproxy
+	namespaceNumber                                                  int16 // in struct mnt_namespace
+}
+
+func offsets(spec *btf.Spec) (layout, error) {
+	var (
+		at   layout
+		errs error
+	)
+	find := func(structure string, path ...string) int16 {
+		o, err := offset(spec, structure, path...)
+		if err != nil && errs == nil {
+			errs = err
+		}
+		return o
+	}
+	at.tgid = find("task_struct", "tgid")
+	at.signal = find("task_struct", "signal")
+	at.exitCode = find("task_struct", "exit_code")
+	at.ptrace = find("task_struct", "ptrace")
+	at.parent = find("task_struct", "real_parent")
+	at.leader = find("task_struct", "group_leader")
+	at.started = find("task_struct", "start_boottime")
+	at.nsproxy = find("task_struct", "nsproxy")
+	at.live = find("signal_struct", "live")
+	at.groupExitCode = find("signal_struct", "group_exit_code")
+	at.mountNamespace = find("nsproxy", "mnt_ns")
+	at.namespaceNumber = find("mnt_namespace", "ns", "inum")
+	return at, errs
+}
+
+// offset finds a field of a structure, or of a structure inside it.
+func offset(spec *btf.Spec, structure string, path ...string) (int16, error) {
+	var s *btf.Struct
+	if err := spec.TypeByName(structure, &s); err != nil {
+		return 0, fmt.Errorf("the kernel's type %s: %w", structure, err)
+	}
+	var (
+		total   uint32
+		members = s.Members
+	)
+	for _, name := range path {
+		m, base, ok := member(members, name)
+		if !ok {
+			return 0, fmt.Errorf("the kernel's field %s.%s: %w", structure, name, btf.ErrNotFound)
+		}
+		total += base
+		members = membersOf(m.Type)
+	}
+	if total > 1<<15-1 {
+		return 0, fmt.Errorf("the kernel's field %s.%v is too far: %w", structure, path, btf.ErrNotFound)
+	}
+	return int16(total), nil
+}
+
+// member finds a field by name, in nameless structures and unions too.
+func member(members []btf.Member, name string) (btf.Member, uint32, bool) {
+	for _, m := range members {
+		if m.Name == name {
+			return m, m.Offset.Bytes(), true
+		}
+		if m.Name == "" {
+			if found, base, ok := member(membersOf(m.Type), name); ok {
+				return found, m.Offset.Bytes() + base, true
+			}
+		}
+	}
+	return btf.Member{}, 0, false
+}
+
+func membersOf(t btf.Type) []btf.Member {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Struct:
+		return t.Members
+	case *btf.Union:
+		return t.Members
+	}
+	return nil
+}
+
+// Slots of the programs' stack, below the frame pointer.
+const (
+	slotRecord = -recordSize    // the record, as struct record lies
+	slotKey    = slotRecord - 8 // a process number, as a map's key
+	slotRoot   = slotKey - 8    // its root, as a map's value
+)
+
+// onFork lets the children of tracked processes inherit their root. Its arguments
+// are the parent's and the child's task.
+func (b *BPF) onFork(at layout) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),
+		asm.LoadMem(asm.R7, asm.R1, 8, asm.DWord),
+		asm.LoadMem(asm.R8, asm.R6, at.tgid, asm.Word),
+		asm.LoadMem(asm.R9, asm.R7, at.tgid, asm.Word),
+		asm.JEq.Reg(asm.R8, asm.R9, "out"), // a thread, not a process
+		asm.StoreMem(asm.RFP, slotKey, asm.R8, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.tracked.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+		asm.StoreMem(asm.RFP, slotRoot, asm.R1, asm.Word),
+		asm.StoreMem(asm.RFP, slotKey, asm.R9, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.tracked.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, slotRoot),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnMapUpdateElem.Call(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"), asm.Return(),
+	}
+}
+
+// onExit runs for every thread that ends and goes on only for the last one of
+// its process: then signal->live is 0. Its argument is the thread's task.
+func (b *BPF) onExit(at layout) asm.Instructions {
+	code := asm.Instructions{
+		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),
+		asm.LoadMem(asm.R7, asm.R6, at.signal, asm.DWord),
+		asm.JEq.Imm(asm.R7, 0, "out"),
+		asm.LoadMem(asm.R1, asm.R7, at.live, asm.Word),
+		asm.JNE.Imm(asm.R1, 0, "out"),
+	}
+	// An empty record, then the root of this process, if it has one.
+	code = append(code, asm.Mov.Imm(asm.R0, 0))
+	for slot := int16(slotRecord); slot < 0; slot += 8 {
+		code = append(code, asm.StoreMem(asm.RFP, slot, asm.R0, asm.DWord))
+	}
+	code = append(code,
+		asm.LoadMem(asm.R8, asm.R6, at.tgid, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+24, asm.R8, asm.Word),
+		asm.StoreMem(asm.RFP, slotKey, asm.R8, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.tracked.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.FnMapLookupElem.Call(),
+		asm.Mov.Imm(asm.R9, 0),
+		asm.JEq.Imm(asm.R0, 0, "code"),
+		asm.LoadMem(asm.R9, asm.R0, 0, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+28, asm.R9, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.tracked.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.FnMapDeleteElem.Call(),
+	)
+	// How it ended: the process's code, else this thread's.
+	code = append(code,
+		asm.LoadMem(asm.R1, asm.R7, at.groupExitCode, asm.Word).WithSymbol("code"),
+		asm.JNE.Imm(asm.R1, 0, "ended"),
+		asm.LoadMem(asm.R1, asm.R6, at.exitCode, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+32, asm.R1, asm.Word).WithSymbol("ended"),
+		asm.JEq.Reg(asm.R9, asm.R8, "tell"), // a root: whatever ended it
+		asm.And.Imm(asm.R1, 0x7f),
+		asm.JGT.Imm(asm.R1, 31, "out"),
+		asm.Mov.Imm(asm.R2, 1),
+		asm.LSh.Reg(asm.R2, asm.R1),
+		asm.LoadImm(asm.R3, int64(crashes), asm.DWord),
+		asm.And.Reg(asm.R2, asm.R3),
+		asm.JEq.Imm(asm.R2, 0, "out"),
+	)
+	code = append(code,
+		asm.LoadMem(asm.R1, asm.R6, at.parent, asm.DWord).WithSymbol("tell"),
+		asm.LoadMem(asm.R1, asm.R1, at.tgid, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+36, asm.R1, asm.Word),
+		asm.LoadMem(asm.R1, asm.R6, at.leader, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, at.started, asm.DWord),
+		asm.StoreMem(asm.RFP, slotRecord+16, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R6, at.ptrace, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+44, asm.R1, asm.Word),
+		asm.LoadMem(asm.R1, asm.R6, at.nsproxy, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "helpers"),
+		asm.LoadMem(asm.R1, asm.R1, at.mountNamespace, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, at.namespaceNumber, asm.Word),
+		asm.StoreMem(asm.RFP, slotRecord+40, asm.R1, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.RFP).WithSymbol("helpers"), asm.Add.Imm(asm.R1, slotRecord+48),
+		asm.Mov.Imm(asm.R2, 16),
+		asm.FnGetCurrentComm.Call(),
+		asm.FnGetCurrentCgroupId.Call(),
+		asm.StoreMem(asm.RFP, slotRecord+8, asm.R0, asm.DWord),
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.RFP, slotRecord, asm.R0, asm.DWord),
+		asm.LoadMapPtr(asm.R1, b.ring.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotRecord),
+		asm.Mov.Imm(asm.R3, recordSize),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnRingbufOutput.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+	)
+	// The ring was full: count it, loudly told by Lost.
+	code = append(code,
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.RFP, slotKey, asm.R1, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.lost.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"), asm.Return(),
+	)
+	return code
+}
