@@ -21,11 +21,10 @@ const perObject = Code("OBJP")
 // Format encodes the constraints: the content of the certificate's extension.
 func (c Constraints) Format() ([]byte, error) {
 	e := encoder{left: MaxProperties, wild: true}
-	der, err := e.set([]Property{{own, Set(c.Manifest...)}, {perObject, Set(c.Object...)}}, 1)
-	if err != nil {
+	if err := e.set([]Property{{own, Set(c.Manifest...)}, {perObject, Set(c.Object...)}}, 1); err != nil {
 		return nil, fmt.Errorf("cannot encode constraints: %w", err)
 	}
-	return der, nil
+	return e.bytes(), nil
 }
 
 // ParseConstraints reads what Format wrote, as strictly as Parse does.

@@ -43,11 +43,10 @@ func TestConstraintsRoundTrip(t *testing.T) {
 func TestConstraintsRefused(t *testing.T) {
 	group := func(groups ...Property) []byte {
 		e := encoder{left: MaxProperties, wild: true}
-		der, err := e.set(groups, 1)
-		if err != nil {
+		if err := e.set(groups, 1); err != nil {
 			t.Fatal(err)
 		}
-		return der
+		return e.bytes()
 	}
 	good, err := rules.Format()
 	if err != nil {

@@ -1,12 +1,12 @@
 package image4
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
+	"strings"
 )
 
 // Identifier bytes of the DER elements that a manifest is made of.
@@ -277,89 +277,118 @@ func appendElement(dst []byte, tag byte, content []byte) []byte {
 	return append(appendLength(append(dst, tag), len(content)), content...)
 }
 
-// appendPrivate adds the tag that stands for a code.
-func appendPrivate(dst []byte, c Code) []byte {
-	n := binary.BigEndian.Uint32([]byte(c))
-	return append(dst, tagPrivate, 0x80|byte(n>>28), 0x80|byte(n>>21), 0x80|byte(n>>14), 0x80|byte(n>>7), byte(n)&0x7f)
+// privateTag is the tag that stands for a code.
+func privateTag(c Code) [6]byte {
+	n := uint32(c[0])<<24 | uint32(c[1])<<16 | uint32(c[2])<<8 | uint32(c[3])
+	return [6]byte{tagPrivate, 0x80 | byte(n>>28), 0x80 | byte(n>>21), 0x80 | byte(n>>14), 0x80 | byte(n>>7), byte(n) & 0x7f}
 }
 
-// encoder holds the same limits as the decoder.
+// encoder writes from the end to the beginning: an element's content is there
+// before its length is needed, and nothing is copied. It holds the same limits
+// as the decoder.
 type encoder struct {
-	left int
-	wild bool // constraints are encoded
+	buf  []byte // what is written stands at its end
+	at   int    // where that begins
+	left int    // properties that may still come
+	wild bool   // constraints are encoded
 }
 
-func (e *encoder) set(all []Property, depth int) ([]byte, error) {
+func (e *encoder) bytes() []byte { return e.buf[e.at:] }
+
+// put writes b in front.
+func (e *encoder) put(b ...byte) {
+	if e.at < len(b) {
+		used := len(e.buf) - e.at
+		grown := make([]byte, 2*(used+len(b))+1024)
+		e.at = len(grown) - used
+		copy(grown[e.at:], e.buf[len(e.buf)-used:])
+		e.buf = grown
+	}
+	e.at -= len(b)
+	copy(e.buf[e.at:], b)
+}
+
+// close writes the length, and the identifier bytes, of a content that begins
+// here and ends end bytes before the buffer's end.
+func (e *encoder) close(end int, tag ...byte) error {
+	n := len(e.buf) - end - e.at
+	if n > MaxSize-4 {
+		return fmt.Errorf("an element would be larger than %d bytes", MaxSize)
+	}
+	var length [3]byte
+	e.put(appendLength(length[:0], n)...)
+	e.put(tag...)
+	return nil
+}
+
+func (e *encoder) set(all []Property, depth int) error {
 	if depth > MaxDepth {
-		return nil, errDepth
+		return errDepth
 	}
-	sorted := slices.SortedFunc(slices.Values(all), func(a, b Property) int {
-		return bytes.Compare([]byte(a.Code), []byte(b.Code))
-	})
-	var content []byte
-	for i, p := range sorted {
-		if i > 0 && sorted[i-1].Code == p.Code {
-			return nil, fmt.Errorf("there are two properties called %s", p.Code)
+	byCode := func(a, b Property) int { return strings.Compare(string(a.Code), string(b.Code)) }
+	if !slices.IsSortedFunc(all, byCode) {
+		all = slices.SortedFunc(slices.Values(all), byCode)
+	}
+	end := len(e.buf) - e.at
+	for i := len(all) - 1; i >= 0; i-- {
+		if i > 0 && all[i-1].Code == all[i].Code {
+			return fmt.Errorf("there are two properties called %s", all[i].Code)
 		}
-		one, err := e.property(p, depth)
-		if err != nil {
-			return nil, err
+		if err := e.property(all[i], depth); err != nil {
+			return err
 		}
-		content = append(content, one...)
 	}
-	if len(content) > MaxSize {
-		return nil, fmt.Errorf("a SET would be larger than %d bytes", MaxSize)
-	}
-	return appendElement(make([]byte, 0, len(content)+4), tagSet, content), nil
+	return e.close(end, tagSet)
 }
 
-func (e *encoder) property(p Property, depth int) ([]byte, error) {
+func (e *encoder) property(p Property, depth int) error {
 	if e.left--; e.left < 0 {
-		return nil, errCount
+		return errCount
 	}
 	if !p.Code.valid() {
-		return nil, fmt.Errorf("%q: %w", string(p.Code), errCode)
+		return fmt.Errorf("%q: %w", string(p.Code), errCode)
 	}
-	value, err := e.value(p.Value, depth)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.Code, err)
+	end := len(e.buf) - e.at
+	if err := e.value(p.Value, depth); err != nil {
+		return fmt.Errorf("%s: %w", p.Code, err)
 	}
-	content := make([]byte, 0, 6+len(value))
-	content = appendElement(content, tagIA5String, []byte(p.Code))
-	content = append(content, value...)
-	if len(content) > MaxSize-4 {
-		return nil, fmt.Errorf("%s would be larger than %d bytes", p.Code, MaxSize)
+	e.put(tagIA5String, 4, p.Code[0], p.Code[1], p.Code[2], p.Code[3])
+	if err := e.close(end, tagSequence); err != nil {
+		return err
 	}
-	sequence := appendElement(make([]byte, 0, len(content)+4), tagSequence, content)
-	out := appendPrivate(make([]byte, 0, len(sequence)+10), p.Code)
-	return append(appendLength(out, len(sequence)), sequence...), nil
+	tag := privateTag(p.Code)
+	return e.close(end, tag[:]...)
 }
 
-func (e *encoder) value(v Value, depth int) ([]byte, error) {
+func (e *encoder) value(v Value, depth int) error {
+	end := len(e.buf) - e.at
 	switch v.kind {
 	case KindBool:
-		return []byte{tagBoolean, 1, byte(-int8(v.number & 1))}, nil
+		e.put(tagBoolean, 1, byte(-int8(v.number&1)))
 	case KindInteger:
 		// One bit more than the number has keeps it positive.
 		n := bits.Len64(v.number)/8 + 1
 		var b [9]byte
 		binary.BigEndian.PutUint64(b[1:], v.number)
-		return appendElement(nil, tagInteger, b[9-n:]), nil
+		e.put(b[9-n:]...)
+		return e.close(end, tagInteger)
 	case KindOctets:
 		if len(v.octets) > MaxOctets {
-			return nil, fmt.Errorf("%d bytes, at most %d are possible", len(v.octets), MaxOctets)
+			return fmt.Errorf("%d bytes, at most %d are possible", len(v.octets), MaxOctets)
 		}
-		return appendElement(nil, tagOctets, v.octets), nil
+		e.put(v.octets...)
+		return e.close(end, tagOctets)
 	case KindNull:
-		return []byte{tagNull, 0}, nil
+		e.put(tagNull, 0)
 	case KindSet:
 		return e.set(v.set, depth+1)
 	case KindRequired, KindAllowed:
 		if !e.wild || depth != constraintDepth {
-			return nil, fmt.Errorf("it can't have the value %v here", v)
+			return fmt.Errorf("it can't have the value %v here", v)
 		}
-		return []byte{tagRequired + byte(v.kind-KindRequired), 2, tagNull, 0}, nil
+		e.put(tagRequired+byte(v.kind-KindRequired), 2, tagNull, 0)
 	default:
-		return nil, errors.New("it has no value")
+		return errors.New("it has no value")
 	}
+	return nil
 }

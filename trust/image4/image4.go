@@ -91,11 +91,10 @@ func FormatSigned(properties []Property, objects []Object) ([]byte, error) {
 		members = append(members, Property{o.Code, Set(o.Properties...)})
 	}
 	e := encoder{left: MaxProperties}
-	signed, err := e.set([]Property{{body, Set(members...)}}, 1)
-	if err != nil {
+	if err := e.set([]Property{{body, Set(members...)}}, 1); err != nil {
 		return nil, fmt.Errorf("cannot encode manifest: %w", err)
 	}
-	return signed, nil
+	return e.bytes(), nil
 }
 
 // Format frames a signed part (as FormatSigned made it), its signature and the

@@ -116,7 +116,7 @@ func TestRefusesOtherEncodings(t *testing.T) {
 	prop := func(code, value string) string {
 		c := Code(code)
 		name := tlv("16", hex.EncodeToString([]byte(c)))
-		return tlv(hex.EncodeToString(appendPrivate(nil, c)), tlv("30", name+value))
+		return tlv(hexTag(c), tlv("30", name+value))
 	}
 	set := func(members ...string) string { return tlv("31", strings.Join(members, "")) }
 	manb := func(members ...string) string { return set(prop("MANB", set(members...))) }
@@ -166,13 +166,13 @@ func TestRefusesOtherEncodings(t *testing.T) {
 		"object twice":                 body(manb(manp(), prop("cx00", set()), prop("cx00", set()))),
 		"properties unsorted":          body(manb(manp(prop("bbbb", "0500"), prop("aaaa", "0500")))),
 		"property twice":               body(manb(manp(prop("aaaa", "0500"), prop("aaaa", "020101")))),
-		"name differs from tag":        body(manb(manp(tlv(hex.EncodeToString(appendPrivate(nil, "aaaa")), tlv("30", tlv("16", "61616162")+"0500"))))),
+		"name differs from tag":        body(manb(manp(tlv(hexTag("aaaa"), tlv("30", tlv("16", "61616162")+"0500"))))),
 		"no name":                      body(manb(manp(nameless))),
-		"name of five":                 body(manb(manp(tlv(hex.EncodeToString(appendPrivate(nil, "aaaa")), tlv("30", tlv("16", "6161616161")+"0500"))))),
-		"name OCTET STRING":            body(manb(manp(tlv(hex.EncodeToString(appendPrivate(nil, "aaaa")), tlv("30", tlv("04", "61616161")+"0500"))))),
+		"name of five":                 body(manb(manp(tlv(hexTag("aaaa"), tlv("30", tlv("16", "6161616161")+"0500"))))),
+		"name OCTET STRING":            body(manb(manp(tlv(hexTag("aaaa"), tlv("30", tlv("04", "61616161")+"0500"))))),
 		"two values":                   value("05000500"),
 		"no value":                     value(""),
-		"extra after sequence":         body(manb(manp(tlv(hex.EncodeToString(appendPrivate(nil, "aaaa")), tlv("30", tlv("16", "61616161")+"0500")+"0500")))),
+		"extra after sequence":         body(manb(manp(tlv(hexTag("aaaa"), tlv("30", tlv("16", "61616161")+"0500")+"0500")))),
 		"code not printable":           body(manb(manp(tlv("ff818080800a", tlv("30", tlv("16", "1000000a")+"0500"))))),
 		"tag in six bytes":             body(manb(manp(tlv("ff8086b0e1c261", tlv("30", tlv("16", "61616161")+"0500"))))),
 		"tag short of five":            body(manb(manp(tlv("ffb0e1c261", tlv("30", tlv("16", "06161616")+"0500"))))),
@@ -227,6 +227,11 @@ func TestRefusesOtherEncodings(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func hexTag(c Code) string {
+	tag := privateTag(c)
+	return hex.EncodeToString(tag[:])
 }
 
 // tlv makes an element in hexadecimal with the right length.
@@ -468,8 +473,10 @@ func sorted(all []Property) []Property {
 	}
 	encoded := func(p Property) []byte {
 		e := encoder{left: MaxProperties}
-		b, _ := e.property(p, 1)
-		return b
+		if err := e.property(p, 1); err != nil {
+			panic(err)
+		}
+		return e.bytes()
 	}
 	for i := 1; i < len(parsed.Properties); i++ {
 		if bytes.Compare(encoded(parsed.Properties[i-1]), encoded(parsed.Properties[i])) >= 0 {
