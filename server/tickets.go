@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/server/signing"
+	"github.com/sealant-os/sealant/server/store"
+	"github.com/sealant-os/sealant/trust/identity"
+)
+
+// Paths that devices sign.
+const (
+	enrolPath  = "/v1/enroll"
+	ticketPath = "/v1/tickets"
+)
+
+const noStore = "no-store"
+
+// Proof is the three headers that authenticate a request. (Its name is exported
+// because huma fills only exported members.)
+type Proof struct {
+	Device    string `header:"Sealant-Device" required:"true" pattern:"^[0-9a-f]{64}$" doc:"The device's id in hexadecimal."`
+	Date      string `header:"Sealant-Date" required:"true" maxLength:"20" doc:"When the request was signed, UTC, in seconds: 2026-11-23T18:00:00Z."`
+	Signature string `header:"Sealant-Signature" required:"true" maxLength:"160" doc:"The device's signature over method, path, device, date and body (spec/identity.md), base64."`
+}
+
+// TicketRequest is the body of POST /v1/tickets.
+type TicketRequest struct {
+	Product  string `json:"product" minLength:"1" maxLength:"64" doc:"The product that the device was enrolled as."`
+	Baseline string `json:"baseline" pattern:"^[0-9a-f]{96}$" doc:"Digest of its baseline document, SHA-384 in hexadecimal."`
+	Release  string `json:"release" maxLength:"64" doc:"Id of the improvement; empty for the baseline itself."`
+	Domain   uint32 `json:"domain" doc:"Nonce domain; 1 is the only one in use."`
+	Nonce    string `json:"nonce" pattern:"^([0-9a-f]{96})?$" doc:"The device's nonce in hexadecimal; empty for the baseline itself."`
+}
+
+// Ticket is the answer to POST /v1/tickets.
+type Ticket struct {
+	Ticket []byte `json:"ticket" doc:"The ticket: an Image4 manifest (spec/ticket.md), DER, base64."`
+}
+
+type ticketInput struct {
+	Proof
+	RawBody []byte
+	Body    TicketRequest
+}
+
+type ticketOutput struct {
+	CacheControl string `header:"Cache-Control"`
+	Body         Ticket
+}
+
+func (s *Server) ticket(ctx context.Context, in *ticketInput) (*ticketOutput, error) {
+	begun := time.Now()
+	answer, err := s.issue(ctx, in)
+	s.metrics.tickets.WithLabelValues(result(err, resultIssued)).Inc()
+	if err != nil {
+		return nil, s.answer(ctx, "ticket", in.Device, err)
+	}
+	s.metrics.seconds.Observe(time.Since(begun).Seconds())
+	if !answer.Landed.IsZero() && !answer.Repeated {
+		s.metrics.propagation.Observe(s.now().Sub(answer.Landed).Seconds())
+	}
+	if answer.Diverged {
+		s.metrics.diverged.Inc()
+		s.log.Warn("a dead nonce came back: two devices may share one identity", "device", in.Device, "release", in.Body.Release)
+	}
+	return &ticketOutput{CacheControl: noStore, Body: Ticket{Ticket: answer.Ticket}}, nil
+}
+
+func (s *Server) issue(ctx context.Context, in *ticketInput) (signing.Answer, error) {
+	id, err := identity.ParseID(in.Device)
+	if err != nil {
+		return signing.Answer{}, problem(signing.BadRequest, "%v", err)
+	}
+	d, err := s.db.Device(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return signing.Answer{}, problem(signing.UnknownDevice, "this device is not enrolled")
+	} else if err != nil {
+		return signing.Answer{}, err
+	}
+	public, err := identity.ParsePublic(d.Key)
+	if err != nil {
+		return signing.Answer{}, err
+	}
+	if err := s.authentic(public, in.Proof, ticketPath, in.RawBody); err != nil {
+		return signing.Answer{}, err
+	}
+	if wait := s.perDevice.wait(id, s.now()); wait > 0 {
+		return signing.Answer{}, tooOften(wait)
+	}
+	r := signing.Request{Device: id, Product: in.Body.Product, Release: in.Body.Release, Domain: in.Body.Domain}
+	baseline, err := release.ParseDigest(in.Body.Baseline)
+	if err != nil {
+		return signing.Answer{}, problem(signing.BadRequest, "baseline: %v", err)
+	}
+	r.Baseline = baseline
+	if in.Body.Nonce != "" {
+		n, err := hex.DecodeString(in.Body.Nonce)
+		if err != nil || len(n) != len(r.Nonce) {
+			return signing.Answer{}, problem(signing.BadRequest, "the nonce is not 96 hexadecimal digits")
+		}
+		copy(r.Nonce[:], n)
+	}
+	return s.authority.IssueTo(ctx, d, r)
+}
+
+// authentic tells whether the holder of the key signed this request just now,
+// and sent it for the first time.
+func (s *Server) authentic(public *ecdsa.PublicKey, h Proof, path string, body []byte) error {
+	now := s.now()
+	err := identity.VerifyRequest(public, identity.Signature(h), "POST", path, body, now, identity.Skew)
+	switch {
+	case errors.Is(err, identity.ErrClock):
+		return problem(signing.Clock, "the device's clock says %s, the server's %s", h.Date, now.UTC().Format(time.RFC3339))
+	case err != nil:
+		return problem(signing.BadSignature, "%v", err)
+	case s.replays.again(h.Signature, now):
+		return problem(signing.Replayed, "this request was received before; each must be signed anew")
+	}
+	return nil
+}
