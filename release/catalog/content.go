@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -60,6 +61,26 @@ func roleFor(name string) string {
 		}
 	}
 	return Targets
+}
+
+// Open opens a published file of any size. Its bytes are not checked.
+func (r *Repository) Open(name string) (*os.File, error) {
+	t, err := r.Target(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(r.dir, filepath.FromSlash(t.Remote)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// Metadata returns the newest metadata of targets, or of a role below it,
+// verified: what ParseDraft needs on a machine without the catalog.
+func (r *Repository) Metadata(role string) ([]byte, error) {
+	_, data, err := r.targets(role)
+	return data, err
 }
 
 // Read returns a published document of at most 1 MiB, its hash checked.

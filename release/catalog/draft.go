@@ -21,7 +21,7 @@ type Draft struct {
 	role    string
 	root    *metadata.Metadata[metadata.RootType]    // one of these two
 	targets *metadata.Metadata[metadata.TargetsType] //
-	signers []string                                 // ids of keys whose signature can count
+	keys    []keySet                                 // each of these must be enough
 	before  map[string]*metadata.TargetFiles         // targets of the version before
 }
 
@@ -50,19 +50,12 @@ func (r *Repository) Draft(role string, now time.Time) (*Draft, error) {
 	m.Signed.Version++
 	m.Signed.Expires = r.Lifetimes.expiry(role, now)
 	m.ClearSignatures()
-	d.signers, err = r.signersOf(role)
+	keys, err := r.keys(role)
 	if err != nil {
 		return nil, fmt.Errorf("cannot draft %s: %w", role, err)
 	}
+	d.keys = []keySet{keys}
 	return d, nil
-}
-
-func (r *Repository) signersOf(role string) ([]string, error) {
-	keys, err := r.keys(role)
-	if err != nil {
-		return nil, err
-	}
-	return keys.ids, nil
 }
 
 // keySet is a role's keys as the role above it names them.
@@ -108,7 +101,7 @@ func (r *Repository) DraftRoot(change map[string]Role, now time.Time) (*Draft, e
 	if err != nil {
 		return nil, fmt.Errorf("cannot draft root: %w", err)
 	}
-	d := &Draft{role: Root, root: root, signers: roleIDs(root, Root)}
+	d := &Draft{role: Root, root: root, keys: []keySet{rootKeys(root, Root)}}
 	roles := map[string]*metadata.Role{}
 	all := map[string]*metadata.Key{}
 	for id, k := range root.Signed.Keys {
@@ -137,7 +130,7 @@ func (r *Repository) DraftRoot(change map[string]Role, now time.Time) (*Draft, e
 	root.Signed.Version++
 	root.Signed.Expires = r.Lifetimes.expiry(Root, now)
 	root.ClearSignatures()
-	d.signers = append(d.signers, roles[Root].KeyIDs...)
+	d.keys = append(d.keys, rootKeys(root, Root))
 	return d, nil
 }
 
@@ -221,10 +214,32 @@ func sameCustom(a, b *metadata.TargetFiles) bool {
 // Sign adds the signatures of those signers that count for the role, and
 // returns their key ids.
 func (d *Draft) Sign(signers ...crypto.Signer) ([]string, error) {
-	if d.root != nil {
-		return sign(d.root, d.signers, signers)
+	var ids []string
+	for _, k := range d.keys {
+		ids = append(ids, k.ids...)
 	}
-	return sign(d.targets, d.signers, signers)
+	if d.root != nil {
+		return sign(d.root, ids, signers)
+	}
+	return sign(d.targets, ids, signers)
+}
+
+// Signed tells how far the draft is signed. A new root is as far as its weaker
+// side: the present root's keys, or its own.
+func (d *Draft) Signed() Signed {
+	var weakest Signed
+	for i, k := range d.keys {
+		var s Signed
+		if d.root != nil {
+			s = count(k.keys, k.ids, k.threshold, d.root)
+		} else {
+			s = count(k.keys, k.ids, k.threshold, d.targets)
+		}
+		if i == 0 || s.Threshold-s.Valid > weakest.Threshold-weakest.Valid {
+			weakest = s
+		}
+	}
+	return weakest
 }
 
 // Encode is the draft as TUF metadata, signed as far as it is.
@@ -238,64 +253,81 @@ func (d *Draft) Encode() ([]byte, error) {
 // ReadDraft reads what Draft.Encode wrote, to be signed or published on top of
 // the catalog as it stands here.
 func (r *Repository) ReadDraft(role string, data []byte) (*Draft, error) {
+	if role == Root {
+		present, err := r.root()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the draft: %w", err)
+		}
+		return readRootDraft(present, data)
+	}
+	present, err := r.inherited(role)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the draft: %w", err)
+	}
+	keys, err := r.keys(role)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the draft: %w", err)
+	}
+	return readDraft(role, present, keys, data)
+}
+
+// ParseDraft reads a draft of targets on a machine that has no catalog, only
+// the root and targets metadata that came with the draft. They prove nothing
+// but that they belong together; the signer decides by Changed.
+func ParseDraft(root, present, data []byte) (*Draft, error) {
+	for _, b := range [][]byte{root, present} {
+		if int64(len(b)) > metadataLimit(Targets) {
+			return nil, fmt.Errorf("cannot read the draft: %d bytes, the limit is %d", len(b), metadataLimit(Targets))
+		}
+	}
+	r, err := metadata.Root().FromBytes(root)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the draft: root: %w", err)
+	}
+	if err := r.VerifyDelegate(Root, r); err != nil {
+		return nil, fmt.Errorf("cannot read the draft: root: %w", err)
+	}
+	m, err := metadata.Targets().FromBytes(present)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the draft: targets: %w", err)
+	}
+	return readDraft(Targets, m, rootKeys(r, Targets), data)
+}
+
+func readDraft(role string, present *metadata.Metadata[metadata.TargetsType], keys keySet, data []byte) (*Draft, error) {
 	if int64(len(data)) > metadataLimit(role) {
 		return nil, fmt.Errorf("cannot read the draft: %d bytes, the limit is %d", len(data), metadataLimit(role))
 	}
-	d := &Draft{role: role}
-	var present int64
-	if role == Root {
-		m, err := metadata.Root().FromBytes(data)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the draft: %w", err)
-		}
-		now, err := r.root()
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the draft: %w", err)
-		}
-		if m.Signed.Roles[Root] == nil {
-			return nil, fmt.Errorf("cannot read the draft: it names no root keys")
-		}
-		d.root, d.signers, present = m, append(roleIDs(now, Root), roleIDs(m, Root)...), now.Signed.Version
-	} else {
-		m, err := metadata.Targets().FromBytes(data)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the draft: %w", err)
-		}
-		now, err := r.inherited(role)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the draft: %w", err)
-		}
-		if d.signers, err = r.signersOf(role); err != nil {
-			return nil, fmt.Errorf("cannot read the draft: %w", err)
-		}
-		d.targets, d.before, present = m, now.Signed.Targets, now.Signed.Version
+	m, err := metadata.Targets().FromBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the draft: %w", err)
 	}
-	if d.Version() != present+1 {
-		return nil, fault.New(fault.Usage, "cannot use the draft: it is version %d of %s, but the catalog stands at %d", d.Version(), role, present).
-			Hint("prepare it again")
-	}
-	return d, nil
+	d := &Draft{role: role, targets: m, keys: []keySet{keys}, before: present.Signed.Targets}
+	return d, d.follows(present.Signed.Version)
 }
 
-// Signed tells how far the draft is signed. A new root is as far as its weaker
-// side: the present root's keys, or its own.
-func (r *Repository) Signed(d *Draft) (Signed, error) {
-	if d.root != nil {
-		own := rootKeys(d.root, Root)
-		s := count(own.keys, own.ids, own.threshold, d.root)
-		if present, err := r.root(); err == nil {
-			old := rootKeys(present, Root)
-			if o := count(old.keys, old.ids, old.threshold, d.root); o.Threshold-o.Valid > s.Threshold-s.Valid {
-				return o, nil
-			}
-		}
-		return s, nil
+func readRootDraft(present *metadata.Metadata[metadata.RootType], data []byte) (*Draft, error) {
+	if int64(len(data)) > metadataLimit(Root) {
+		return nil, fmt.Errorf("cannot read the draft: %d bytes, the limit is %d", len(data), metadataLimit(Root))
 	}
-	keys, err := r.keys(d.role)
+	m, err := metadata.Root().FromBytes(data)
 	if err != nil {
-		return Signed{}, err
+		return nil, fmt.Errorf("cannot read the draft: %w", err)
 	}
-	return count(keys.keys, keys.ids, keys.threshold, d.targets), nil
+	if m.Signed.Roles[Root] == nil {
+		return nil, fmt.Errorf("cannot read the draft: it names no root keys")
+	}
+	d := &Draft{role: Root, root: m, keys: []keySet{rootKeys(present, Root), rootKeys(m, Root)}}
+	return d, d.follows(present.Signed.Version)
+}
+
+// follows says whether the draft is the version after present.
+func (d *Draft) follows(present int64) error {
+	if d.Version() != present+1 {
+		return fault.New(fault.Usage, "cannot use the draft: it is version %d of %s, but the catalog stands at %d", d.Version(), d.role, present).
+			Hint("prepare it again")
+	}
+	return nil
 }
 
 // Publish writes the draft as its role's newest metadata, if enough of the
@@ -303,10 +335,10 @@ func (r *Repository) Signed(d *Draft) (Signed, error) {
 func (r *Repository) Publish(d *Draft) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, err := r.Signed(d)
-	if err != nil {
+	if err := r.takeKeys(d); err != nil {
 		return fmt.Errorf("cannot publish %s: %w", d.role, err)
 	}
+	s := d.Signed()
 	if !s.Enough() {
 		return fault.New(fault.Refused, "cannot publish %s version %d: %d of %d signatures", d.role, d.Version(), s.Valid, s.Threshold).
 			Hint("more of the %d owners of %s must sign", s.Keys, d.role)
@@ -327,4 +359,22 @@ func (r *Repository) Publish(d *Draft) error {
 		return fmt.Errorf("cannot publish %s: %w", d.role, err)
 	}
 	return nil
+}
+
+// takeKeys judges the draft by the keys that the catalog names now, whatever it
+// was drafted under. The first root has nothing above it.
+func (r *Repository) takeKeys(d *Draft) error {
+	if d.role == Root {
+		d.keys = []keySet{rootKeys(d.root, Root)}
+		present, err := r.root()
+		if err == nil {
+			d.keys = append(d.keys, rootKeys(present, Root))
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	keys, err := r.keys(d.role)
+	d.keys = []keySet{keys}
+	return err
 }

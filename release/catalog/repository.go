@@ -78,7 +78,7 @@ func Create(dir string, roles Roles, now time.Time, signers ...crypto.Signer) (*
 		keys = append(keys, set)
 	}
 	for i, d := range drafts { // sign all before the first is written
-		d.signers = keys[i].ids
+		d.keys = keys[i : i+1]
 		signed, err := d.Sign(signers...)
 		if err != nil {
 			return nil, fmt.Errorf("cannot create the catalog: %w", err)
