@@ -72,6 +72,9 @@ func (c *Cryptex) Data() *io.SectionReader { return io.NewSectionReader(c.r, 0, 
 // dm-verity's hash start in bytes.
 func (c *Cryptex) TreeOffset() int64 { return c.f.treeAt }
 
+// TrustCacheOffset is where the trust cache starts in the file.
+func (c *Cryptex) TrustCacheOffset() int64 { return c.f.cacheAt }
+
 // Tree opens the file system for walking. See erofs.Image.
 func (c *Cryptex) Tree() (*erofs.Image, error) { return erofs.Open(c.Data(), c.DataSize) }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,20 +19,55 @@ import (
 // five of the things that an image can't hold.
 func Scan(dir string) (*erofs.Node, error) {
 	s := scanner{linked: map[fileID]*erofs.Node{}}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the tree: %w", err)
-	}
-	if !info.IsDir() {
-		return nil, fault.New(fault.Failed, "cannot read the tree: %s is not a directory", dir)
-	}
-	// With a trailing slash a symbolic link to a directory is followed, once.
-	root, err := s.node(strings.TrimSuffix(dir, "/")+"/", "/", info)
+	root, err := s.root(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.children(root, dir, "/"); err != nil {
 		return nil, err
+	}
+	return root, s.refusal()
+}
+
+// Select reads only some paths below a directory: each with everything below
+// it, and the directories that lead there. The paths are relative and clean,
+// lead through no symbolic links, and none lies below another.
+func Select(dir string, paths []string) (*erofs.Node, error) {
+	s := scanner{linked: map[fileID]*erofs.Node{}}
+	root, err := s.root(dir)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]*erofs.Node{".": root}
+	// add reads one path; what lies below it only if it was asked for.
+	var add func(p string, below bool) (*erofs.Node, error)
+	add = func(p string, below bool) (*erofs.Node, error) {
+		if n := known[p]; n != nil {
+			return n, nil
+		}
+		parent, err := add(path.Dir(p), false)
+		if err != nil || parent == nil {
+			return nil, err
+		}
+		info, err := os.Lstat(filepath.Join(dir, p))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the tree: %w", err)
+		}
+		n, err := s.node(filepath.Join(dir, p), "/"+p, info)
+		if err != nil || n == nil {
+			return nil, err
+		}
+		parent.Children = append(parent.Children, erofs.Child{Name: path.Base(p), Node: n})
+		known[p] = n
+		if below && info.IsDir() {
+			err = s.children(n, filepath.Join(dir, p), "/"+p)
+		}
+		return n, err
+	}
+	for _, p := range paths {
+		if _, err := add(p, true); err != nil {
+			return nil, err
+		}
 	}
 	return root, s.refusal()
 }
@@ -43,6 +79,19 @@ type scanner struct {
 }
 
 type fileID struct{ dev, ino uint64 }
+
+// root reads the top of a tree.
+func (s *scanner) root(dir string) (*erofs.Node, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the tree: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fault.New(fault.Failed, "cannot read the tree: %s is not a directory", dir)
+	}
+	// With a trailing slash a symbolic link to a directory is followed, once.
+	return s.node(strings.TrimSuffix(dir, "/")+"/", "/", info)
+}
 
 func (s *scanner) refusal() error {
 	const shown = 5
@@ -61,12 +110,12 @@ func (s *scanner) children(parent *erofs.Node, dir, shown string) error {
 		return fmt.Errorf("cannot read the tree: %w", err)
 	}
 	for _, e := range entries {
-		path, shown := filepath.Join(dir, e.Name()), strings.TrimSuffix(shown, "/")+"/"+e.Name()
+		file, shown := filepath.Join(dir, e.Name()), strings.TrimSuffix(shown, "/")+"/"+e.Name()
 		info, err := e.Info()
 		if err != nil {
 			return fmt.Errorf("cannot read the tree: %w", err)
 		}
-		n, err := s.node(path, shown, info)
+		n, err := s.node(file, shown, info)
 		if err != nil {
 			return err
 		}
@@ -75,7 +124,7 @@ func (s *scanner) children(parent *erofs.Node, dir, shown string) error {
 		}
 		parent.Children = append(parent.Children, erofs.Child{Name: e.Name(), Node: n})
 		if info.IsDir() {
-			if err := s.children(n, path, shown); err != nil {
+			if err := s.children(n, file, shown); err != nil {
 				return err
 			}
 		}
@@ -85,10 +134,10 @@ func (s *scanner) children(parent *erofs.Node, dir, shown string) error {
 
 // node reads all of a file but its content. It returns nil for what an image
 // can't hold, and the same node again for a hard link.
-func (s *scanner) node(path, shown string, info fs.FileInfo) (*erofs.Node, error) {
+func (s *scanner) node(file, shown string, info fs.FileInfo) (*erofs.Node, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return nil, fault.New(fault.Failed, "cannot read the tree: %s is not on a disk of Linux", path)
+		return nil, fault.New(fault.Failed, "cannot read the tree: %s is not on a disk of Linux", file)
 	}
 	if what := irregular(info.Mode()); what != "" {
 		s.refused = append(s.refused, what+" "+shown)
@@ -102,15 +151,15 @@ func (s *scanner) node(path, shown string, info fs.FileInfo) (*erofs.Node, error
 	switch {
 	case info.Mode().IsRegular():
 		n.Size, n.Mtime = st.Size, info.ModTime().Unix()
-		n.Open = func() (io.ReadCloser, error) { return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0) }
+		n.Open = func() (io.ReadCloser, error) { return os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW, 0) }
 	case info.Mode()&fs.ModeSymlink != 0:
-		target, err := os.Readlink(path)
+		target, err := os.Readlink(file)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the tree: %w", err)
 		}
 		n.Target = target
 	}
-	names, values, err := linux.Xattrs(path)
+	names, values, err := linux.Xattrs(file)
 	if err != nil {
 		return nil, err
 	}

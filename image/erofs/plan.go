@@ -27,6 +27,15 @@ type Child struct {
 	Node *Node
 }
 
+// ClampTimes makes no file of the tree newer than latest, in seconds since
+// 1970.
+func (n *Node) ClampTimes(latest int64) {
+	n.Mtime = min(n.Mtime, latest)
+	for _, c := range n.Children {
+		c.Node.ClampTimes(latest)
+	}
+}
+
 // plan is where everything goes.
 type plan struct {
 	inodes    []*inode // in the order of the tree, the root first

@@ -72,11 +72,11 @@ func (s Seal) UUID() [16]byte {
 // Superblock is the block before the hash tree: the 512 bytes of
 // veritysetup's superblock, zero padded to BlockSize.
 //
-//	  0   8  "verity", two zeros      64   4  data block size 4096
-//	  8   4  version 1                68   4  hash block size 4096
-//	 12   4  hash type 1              72   8  data blocks
-//	 16  16  UUID                     80   2  salt size 32
-//	 32  32  "sha256", zero padded    88 256  salt, zero padded
+//	 0   8  "verity", two zeros      64   4  data block size 4096
+//	 8   4  version 1                68   4  hash block size 4096
+//	12   4  hash type 1              72   8  data blocks
+//	16  16  UUID                     80   2  salt size 32
+//	32  32  "sha256", zero padded    88 256  salt, zero padded
 //
 // All numbers are little-endian; what is not named is zero.
 func (s Seal) Superblock() []byte {
