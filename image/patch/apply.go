@@ -12,8 +12,8 @@ import (
 	"io"
 
 	"github.com/sealant-os/sealant/image"
-	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -103,6 +103,10 @@ func admit(h *Header, o ApplyOptions) error {
 
 // Memory that applying takes whatever the patch: buffers and the program.
 const baseMemory = 16 << 20
+
+// tableMemory is what tables of references may take together, in bytes; a
+// larger one is kept alone.
+const tableMemory = 24 << 20
 
 // memory is what applying takes, in bytes, as far as the header shows it.
 func (h *Header) memory() int64 {
@@ -225,23 +229,32 @@ func (a *applier) run() error {
 	if err := a.dst.Truncate(0); err != nil {
 		return fmt.Errorf("cannot write the result: %w", err)
 	}
-	runs, err := delta.DecodeMap(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded())
+	var elements []*elfref.Element
+	if h.has(elfTransform) {
+		var err error
+		if elements, err = elfref.Find(a.old, h.SourceSize); err != nil {
+			return &delta.SourceError{Err: err}
+		}
+	}
+	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded(), elements)
 	if err != nil {
 		return err
 	}
+	tables := delta.NewTables(elements, func(b []byte, off int64) error {
+		_, err := io.ReadFull(io.NewSectionReader(a.old, off, int64(len(b))), b)
+		return err
+	}, tableMemory)
+	sink := delta.Sink{Write: a.write, ReadAt: func(b []byte, off int64) error {
+		_, err := io.ReadFull(io.NewSectionReader(a.dst, off, int64(len(b))), b)
+		return err
+	}}
 	start := int64(0)
 	for _, s := range h.Segments {
-		end := start + s.Size
-		var mine []align.Run
-		mine, runs, err = split(runs, end)
-		if err != nil {
+		seg := delta.Segment{Start: start, End: start + s.Size, Shape: delta.Shape{Bits: uint(s.Bits)}}
+		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, a.in, s.Coded, layout, seg, sink); err != nil {
 			return err
 		}
-		seg := delta.Segment{Start: start, End: end, Runs: mine, Shape: delta.Shape{Bits: uint(s.Bits)}}
-		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), a.in, s.Coded, seg, a.write); err != nil {
-			return err
-		}
-		start = end
+		start = seg.End
 	}
 	if err := a.end(); err != nil {
 		return err
@@ -258,19 +271,6 @@ func (a *applier) run() error {
 		return fault.New(fault.Seal, "cannot apply the patch: the result has sha-384 %s, not %s", short(got), short(h.Result))
 	}
 	return nil
-}
-
-// split divides runs at a segment's end, which no run may cross.
-func split(runs []align.Run, end int64) (mine, rest []align.Run, err error) {
-	for i, r := range runs {
-		if r.New >= end {
-			return runs[:i], runs[i:], nil
-		}
-		if r.New+r.Len > end {
-			return nil, nil, fmt.Errorf("a run crosses the end of a segment")
-		}
-	}
-	return runs, nil, nil
 }
 
 // write takes new data from a segment.

@@ -49,6 +49,7 @@ var transformNames = map[uint64]struct {
 	version uint64
 }{
 	walkTransform: {"walk", 1},
+	elfTransform:  {"elf", 1},
 	sealTransform: {"seal", 1},
 }
 
@@ -89,6 +90,16 @@ func (h *Header) coded() int64 {
 		return h.Seal.DataSize
 	}
 	return h.ResultSize
+}
+
+// has says whether the patch needs a transform.
+func (h *Header) has(id uint64) bool {
+	for _, t := range h.Transforms {
+		if t.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -1,12 +1,14 @@
 package patch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch/delta"
@@ -55,24 +57,65 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
 		to = to[:h.Seal.DataSize]
 	}
-	runs := match.NewIndex(from).Runs(to, 12)
-	coded := delta.EncodeMap(runs)
-	h.Runs, h.MapSize = int64(len(runs)), int64(len(coded))
-	out := [][]byte{coded}
-	if len(to) > 0 {
-		seg := delta.Segment{End: int64(len(to)), Runs: runs, Shape: delta.Shape{Bits: 16}}
-		body := delta.Encode(delta.MemorySource(from), to, seg)
-		h.Segments = []Segment{{Size: seg.End, Coded: int64(len(body)), Bits: int(seg.Shape.Bits)}}
-		out = append(out, body)
+	was, err := match.Read(from)
+	if err != nil {
+		return Stats{}, err
 	}
-	h.Memory = h.memory()
-	s := Stats{Runs: len(runs), MapBytes: h.MapSize, Literal: int64(len(to))}
-	for _, r := range runs {
+	is, err := match.Read(to)
+	if err != nil {
+		return Stats{}, err
+	}
+	if len(was.Elements) > 0 && len(is.Elements) > 0 {
+		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 1})
+		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
+	} else {
+		was.Elements, is.Elements = nil, nil
+	}
+	var best *draft
+	for _, l := range match.Plan(was, is, []int{8, 16, 32}) {
+		if d := encode(was, is, l); best == nil || d.size < best.size {
+			best = d
+		}
+	}
+	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
+	h.Memory = h.memory() + best.memory
+	s := Stats{Runs: len(best.layout.Runs), MapBytes: h.MapSize, Literal: int64(len(to))}
+	for _, r := range best.layout.Runs {
 		s.Copied += r.Len
 	}
 	s.Literal -= s.Copied
+	out := best.parts
 	s.Size, err = write(dst, h, out)
 	return s, err
+}
+
+// draft is one way to code a patch.
+type draft struct {
+	layout   *delta.Layout
+	parts    [][]byte
+	segments []Segment
+	size     int
+	memory   int64
+}
+
+// encode codes a patch with one layout.
+func encode(was, is *match.File, l *delta.Layout) *draft {
+	d := &draft{layout: l, parts: [][]byte{delta.EncodeLayout(l, was.Elements)}}
+	if n := int64(len(is.Data)); n > 0 {
+		seg := delta.Segment{End: n, Shape: delta.Shape{Bits: 16}}
+		body := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
+		d.parts = append(d.parts, body)
+		d.segments = []Segment{{Size: n, Coded: int64(len(body)), Bits: int(seg.Shape.Bits)}}
+	}
+	largest := int64(0)
+	for _, e := range was.Elements {
+		largest = max(largest, e.Memory(was.Tables.Of(e).Len()))
+	}
+	d.memory = max(largest, tableMemory)
+	for _, p := range d.parts {
+		d.size += len(p)
+	}
+	return d
 }
 
 // write puts a patch together.

@@ -4,6 +4,8 @@ package align
 
 import (
 	"cmp"
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"sort"
 )
@@ -82,4 +84,19 @@ func (p *Projection) At(old int64) (projected int64, covered bool) {
 // leads says whether run i is the last that starts at or before old.
 func (p *Projection) leads(i int, old int64) bool {
 	return p.runs[i].Old <= old && (i+1 == len(p.runs) || p.runs[i+1].Old > old)
+}
+
+// Common is the length of the longest common prefix of a and b.
+func Common(a, b []byte) int {
+	n := min(len(a), len(b))
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)>>3
+		}
+	}
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
 }

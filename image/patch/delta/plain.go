@@ -1,8 +1,8 @@
 package delta
 
 import (
+	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/entropy"
-	"github.com/sealant-os/sealant/image/patch/match"
 )
 
 // differences codes where the plain bytes of runs differ from the old data, as
@@ -122,7 +122,7 @@ func (w *walker) measure(o, n int64) {
 	data, old := w.view[w.pos-w.base:][:n], w.old.Bytes(o, n)
 	w.pos += n
 	for {
-		k := match.Common(data, old)
+		k := align.Common(data, old)
 		d.gap += int64(k)
 		if k == len(data) {
 			return

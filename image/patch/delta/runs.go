@@ -2,7 +2,6 @@ package delta
 
 import (
 	"fmt"
-	"io"
 	"math/bits"
 
 	"github.com/sealant-os/sealant/image/patch/align"
@@ -58,38 +57,4 @@ func check(r align.Run, newEnd, newSize, oldSize int64) error {
 		return fmt.Errorf("run of %d bytes from %d to %d is out of bounds", r.Len, r.Old, r.New)
 	}
 	return nil
-}
-
-// EncodeMap codes the map.
-func EncodeMap(runs []align.Run) []byte {
-	c, k := entropy.NewEncoder(), newRunCoder()
-	for _, r := range runs {
-		if _, err := k.code(c, r); err != nil {
-			panic(err) // runs within any data are in range
-		}
-	}
-	return c.Finish()
-}
-
-// DecodeMap decodes a map of count runs from exactly size bytes of in. The runs
-// it returns lie within both data, in the order of the new, and don't overlap
-// there. The caller has bounded count by the memory it grants.
-func DecodeMap(in io.ByteReader, size, count, oldSize, newSize int64) ([]align.Run, error) {
-	c, k := entropy.NewDecoder(in, size), newRunCoder()
-	var runs []align.Run
-	for range count {
-		end := k.newEnd
-		r, err := k.code(c, align.Run{})
-		if err == nil {
-			err = c.Err()
-		}
-		if err == nil {
-			err = check(r, end, newSize, oldSize)
-		}
-		if err != nil {
-			return nil, err
-		}
-		runs = append(runs, r)
-	}
-	return runs, c.Close()
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/sealant-os/sealant/image/patch/align"
+	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/entropy"
 )
 
@@ -28,14 +29,13 @@ const (
 // Memory is what the models of a segment take, in bytes.
 func (s Shape) Memory() int64 {
 	mixers := entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}.Memory() +
-		entropy.Shape{Contexts: 12, Bits: min(s.Bits, 16), Selectors: 16}.Memory()
+		entropy.Shape{Contexts: 15, Bits: min(s.Bits, 16), Selectors: 16}.Memory()
 	return mixers + 1<<historyBits + 4<<seenBits
 }
 
 // Segment is a part of the new data that is coded by itself.
 type Segment struct {
-	Start, End int64       // in the new data
-	Runs       []align.Run // those within
+	Start, End int64 // in the new data
 	Shape      Shape
 }
 
@@ -52,7 +52,13 @@ type walker struct {
 	handed    int64              // decoding: end of the data handed on
 	emit      func([]byte) error // decoding: takes finished new data
 
+	readAt func([]byte, int64) error // decoding: reads data that was handed on
+
+	layout      *Layout
+	tables      *Tables
+	loads       []*elfref.Loads // of new elements, as far as they are known
 	differences differences
+	references  references
 	literals    *literals
 }
 
@@ -63,32 +69,37 @@ const (
 	flush = 256 << 10
 )
 
-// Encode codes one segment of data. Its runs must be sorted, lie within the
-// segment and not overlap.
-func Encode(old *Source, data []byte, s Segment) []byte {
-	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start, differences: newDifferences(s.Shape)}
+// Encode codes one segment of data, over which no run of the layout crosses.
+func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) []byte {
+	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start}
+	w.prepare(l, tables, s)
 	if err := w.walk(s); err != nil {
 		panic(err) // nothing can fail while measuring
 	}
 	d := &w.differences
 	d.gaps = append(d.gaps, uint64(max(d.gap, 0))+1)
 	d.gap = -1
-	w.c, w.measuring, w.literals = entropy.NewEncoder(), false, newLiterals(s.Shape)
+	w.c, w.measuring = entropy.NewEncoder(), false
 	if err := w.walk(s); err != nil {
 		panic(err) // nor while encoding
 	}
 	return w.c.Finish()
 }
 
-// Decode decodes one segment from exactly size bytes of in, and hands the new
-// data to emit piece by piece.
-func Decode(old *Source, in io.ByteReader, size int64, s Segment, emit func([]byte) error) error {
+// Sink takes the new data of a decoder.
+type Sink struct {
+	Write  func([]byte) error        // the next piece
+	ReadAt func([]byte, int64) error // reads what was written
+}
+
+// Decode decodes one segment from exactly size bytes of in.
+func Decode(old *Source, tables *Tables, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink) error {
 	w := &walker{
-		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start, emit: emit,
-		view:        make([]byte, 0, flush+window+keep),
-		differences: newDifferences(s.Shape),
-		literals:    newLiterals(s.Shape),
+		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
+		emit: sink.Write, readAt: sink.ReadAt,
+		view: make([]byte, 0, flush+window+keep),
 	}
+	w.prepare(l, tables, s)
 	if err := w.walk(s); err != nil {
 		return err
 	}
@@ -98,20 +109,99 @@ func Decode(old *Source, in io.ByteReader, size int64, s Segment, emit func([]by
 	return w.c.Close()
 }
 
+func (w *walker) prepare(l *Layout, tables *Tables, s Segment) {
+	w.layout, w.tables = l, tables
+	w.loads = make([]*elfref.Loads, len(l.Elements))
+	w.differences, w.references, w.literals = newDifferences(s.Shape), newReferences(l, s.Shape), newLiterals(s.Shape)
+}
+
 // walk goes through a segment.
 func (w *walker) walk(s Segment) error {
 	w.pos = s.Start
+	runs, err := w.layout.Within(s.Start, s.End)
+	if err != nil {
+		return err
+	}
 	beside := int64(0)
-	for _, r := range s.Runs {
+	for _, r := range runs {
 		if err := w.literal(r.New, beside); err != nil {
 			return err
 		}
-		if err := w.plain(r.Old, r.Len); err != nil {
+		if err := w.run(r); err != nil {
 			return err
 		}
 		beside = r.Old + r.Len
 	}
 	return w.literal(s.End, beside)
+}
+
+// run goes through one run: its references, where it is part of an ELF file in
+// the old data and in the new, and the plain bytes between them.
+func (w *walker) run(r align.Run) error {
+	o, end := r.Old, r.Old+r.Len
+	for _, e := range w.tables.between(r.Old, end) {
+		t, err := w.tables.get(e)
+		if err != nil {
+			return err
+		}
+		for i := t.From(o); i < t.Len(); i++ {
+			ref := t.At(i)
+			if ref.Off+ref.Width > end {
+				break
+			}
+			at := w.layout.elementAt(r.New + ref.Off - r.Old)
+			if at < 0 {
+				continue
+			}
+			if err := w.plain(o, ref.Off-o); err != nil {
+				return err
+			}
+			if err := w.reference(&ref, t.Bytes()[ref.Off-e.Base:], at); err != nil {
+				return err
+			}
+			o = ref.Off + ref.Width
+		}
+	}
+	return w.plain(o, end-o)
+}
+
+// loadsOf are the loads of a new element, none before its headers are done.
+func (w *walker) loadsOf(i int) *elfref.Loads {
+	if l := w.loads[i]; l != nil {
+		return l
+	}
+	base := w.layout.Elements[i].Base
+	none := &elfref.Loads{Index: i}
+	if base < w.start || w.pos < base+64 {
+		return none
+	}
+	head := make([]byte, min(elfref.HeaderSize, w.pos-base))
+	if err := w.readBack(head, base); err != nil {
+		return none // the error comes up again when more is written
+	}
+	n := elfref.LoadsLength(head)
+	if n == 0 {
+		w.loads[i] = none
+		return none
+	}
+	if n > int64(len(head)) {
+		return none
+	}
+	l := elfref.ParseLoads(head[:n], base, maxOffset, i)
+	w.loads[i] = &l
+	return &l
+}
+
+// readBack reads new data before the present place.
+func (w *walker) readBack(b []byte, off int64) error {
+	if rel := off - w.base; rel >= 0 {
+		copy(b, w.view[rel:])
+		return nil
+	}
+	if err := w.drain(); err != nil {
+		return err
+	}
+	return w.readAt(b, off)
 }
 
 // put appends one byte of new data.

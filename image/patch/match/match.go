@@ -6,8 +6,6 @@ package match
 
 import (
 	"bytes"
-	"encoding/binary"
-	"math/bits"
 
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/suffix"
@@ -40,21 +38,6 @@ func NewIndex(old []byte) *Index {
 	return x
 }
 
-// Common is the length of the longest common prefix of a and b.
-func Common(a, b []byte) int {
-	n := min(len(a), len(b))
-	i := 0
-	for ; i+8 <= n; i += 8 {
-		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
-			return i + bits.TrailingZeros64(x)>>3
-		}
-	}
-	for i < n && a[i] == b[i] {
-		i++
-	}
-	return i
-}
-
 // longest finds a longest prefix of q that occurs in the old data: its length,
 // where, and the rank of that suffix.
 func (x *Index) longest(q []byte) (length, at, rank int) {
@@ -73,7 +56,7 @@ func (x *Index) longest(q []byte) (length, at, rank int) {
 			hi = mid
 		}
 	}
-	a, b := Common(x.old[x.sa[lo]:], q), Common(x.old[x.sa[hi]:], q)
+	a, b := align.Common(x.old[x.sa[lo]:], q), align.Common(x.old[x.sa[hi]:], q)
 	if a > b {
 		return a, int(x.sa[lo]), lo
 	}
@@ -148,7 +131,7 @@ func (s *scanner) scan() []align.Run {
 		for scored := at; at < len(data); at++ {
 			length, pos = s.nearest(data[at:], at+shift)
 			if q := at + shift; q >= 0 && q < len(old) {
-				if l := Common(old[q:], data[at:]); l >= length && l > 0 {
+				if l := align.Common(old[q:], data[at:]); l >= length && l > 0 {
 					length, pos = l, q
 				}
 			}

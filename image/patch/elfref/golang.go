@@ -1,0 +1,95 @@
+package elfref
+
+// golang finds the references in the pclntab of a Go program (Go 1.18 and 1.20
+// formats, 8-byte pointers): see runtime/symtab.go in Go's sources.
+func (c *collector) golang() {
+	s := c.named(".gopclntab")
+	if s == nil {
+		s = c.named(".data.rel.ro.gopclntab")
+	}
+	text, ro := c.named(".text"), c.named(".rodata")
+	if s == nil || text == nil || ro == nil {
+		return
+	}
+	d := c.bytes(s)
+	size := int64(len(d))
+	if size < 72 || size > 1<<31 {
+		return
+	}
+	if m := le.Uint32(d); m != 0xfffffff1 && m != 0xfffffff0 || d[7] != 8 {
+		return
+	}
+	head := func(o int) int64 { return int64(le.Uint64(d[o:])) }
+	count, textAddr := head(8), head(24)
+	names, units, files, values, funcs := head(32), head(40), head(48), head(56), head(64)
+	for _, v := range []int64{count, names, units, files, values, funcs} {
+		if v < 0 || v > size {
+			return
+		}
+	}
+	if funcs+count*8+4 > size {
+		return
+	}
+	code := c.Base + text.off
+	if p, ok := c.Place(textAddr); ok && textAddr != 0 {
+		code = p
+	}
+	start := c.Base + s.off
+	first := int64(len(c.Bases))
+	for i, p := range []Place{code, start + funcs, start + names, start + values, start + units, c.Base + ro.off, start + files} {
+		c.Bases = append(c.Bases, p)
+		c.Names = append(c.Names, "go "+string(rune('0'+i)))
+	}
+	const (
+		byCode = iota
+		byFuncs
+		byNames
+		byValues
+		byUnits
+		byData
+		byFiles
+	)
+	add := func(off int64, class Class, base int64) { c.add(s.off+off, class, first+base) }
+	for i := range count {
+		o := funcs + i*8
+		add(o, GoEntry, byCode)
+		add(o+4, GoFunc, byFuncs)
+		f := funcs + int64(le.Uint32(d[o+4:]))
+		if f+44 > size {
+			continue
+		}
+		add(f, GoFuncEntry, byCode)
+		add(f+4, GoName, byNames)
+		for k := range int64(3) {
+			if le.Uint32(d[f+16+4*k:]) != 0 {
+				add(f+16+4*k, GoTable, byValues)
+			}
+		}
+		add(f+32, GoUnit, byUnits)
+		q := f + 44
+		for range le.Uint32(d[f+28:]) {
+			if q+4 > size {
+				break
+			}
+			if le.Uint32(d[q:]) != 0 {
+				add(q, GoValue, byValues)
+			}
+			q += 4
+		}
+		for range d[f+43] {
+			if q+4 > size {
+				break
+			}
+			if le.Uint32(d[q:]) != 0xffffffff {
+				add(q, GoFuncData, byData)
+			}
+			q += 4
+		}
+	}
+	add(funcs+count*8, GoEntry, byCode)
+	for o := units; o+4 <= files; o += 4 {
+		if le.Uint32(d[o:]) != 0xffffffff {
+			add(o, GoFile, byFiles)
+		}
+	}
+}

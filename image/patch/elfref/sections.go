@@ -1,0 +1,164 @@
+package elfref
+
+// bytes are a section's contents, nil if it has none within the file.
+func (c *collector) bytes(s *section) []byte {
+	if s.kind == 0 || s.kind == typeNobits || s.off+s.size > int64(len(c.data)) {
+		return nil
+	}
+	return c.data[s.off : s.off+s.size]
+}
+
+// named finds a section by its name.
+func (c *collector) named(name string) *section {
+	for i := range c.sections {
+		if s := &c.sections[i]; s.name == name && s.kind != 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+// collect goes through all sections in the order of their headers.
+func (c *collector) collect() {
+	c.lo, c.hi = maxAddress, 0
+	for i := range c.sections {
+		if s := &c.sections[i]; s.kind != 0 && s.flags&flagExec != 0 {
+			c.lo, c.hi = min(c.lo, s.addr), max(c.hi, s.addr+s.size)
+		}
+	}
+	c.headers()
+	c.buildID()
+	c.golang()
+	for i := range c.sections {
+		s := &c.sections[i]
+		d := c.bytes(s)
+		if len(d) == 0 {
+			continue
+		}
+		switch {
+		case s.flags&flagExec != 0:
+			if c.arm {
+				c.armCode(s, d)
+			} else {
+				c.x86Code(s, d)
+			}
+		case s.name == ".eh_frame":
+			c.frames(s, d)
+		case s.name == ".eh_frame_hdr":
+			c.frameIndex(s, d)
+		case s.kind == typeRela && s.entry == 24:
+			c.relocations(s, d)
+		case s.kind == typeRelr:
+			for i := int64(0); i+8 <= int64(len(d)); i += 8 {
+				if v := int64(le.Uint64(d[i:])); v&1 == 0 && c.in(v) {
+					c.add(s.off+i, RelocPlace, 0)
+				}
+			}
+		case s.kind == typeSymtab || s.kind == typeDynsym:
+			c.symbols(s, d)
+		case s.kind == typeGNUHash && len(d) > 16 && c.links(s):
+			buckets, bloom := int64(le.Uint32(d)), int64(le.Uint32(d[8:]))
+			start := 16 + bloom*8
+			for i := start; i+4 <= int64(len(d)) && i < start+buckets*4; i += 4 {
+				if le.Uint32(d[i:]) != 0 {
+					c.add(s.off+i, HashBucket, int64(s.link))
+				}
+			}
+		case s.kind == typeHash && c.links(s):
+			for i := int64(8); i+4 <= int64(len(d)); i += 4 {
+				if le.Uint32(d[i:]) != 0 {
+					c.add(s.off+i, HashEntry, int64(s.link))
+				}
+			}
+		case s.kind == typeDynamic:
+			for i := int64(0); i+16 <= int64(len(d)); i += 16 {
+				if v := int64(le.Uint64(d[i+8:])); v >= 0x200 && c.in(v) {
+					c.add(s.off+i+8, Dynamic, 0)
+				}
+			}
+		case s.flags&flagAlloc != 0 && s.kind == typeProgbits || s.kind == typeInitArray || s.kind == typeFiniArray:
+			c.pointers(s, d)
+		}
+	}
+	c.jumpTables()
+}
+
+// links says whether a section's link names a section.
+func (c *collector) links(s *section) bool { return int(s.link) < len(c.sections) }
+
+// headers finds what section headers say about where sections are.
+func (c *collector) headers() {
+	for i := range c.sections {
+		s := &c.sections[i]
+		if s.kind == 0 || s.off == 0 {
+			continue
+		}
+		at := int64(s.header)
+		if s.addr != 0 && c.in(s.addr) {
+			c.add(at+16, SectionAddr, 0)
+		}
+		c.add(at+24, SectionOff, 0)
+		if s.kind != typeNobits && s.size > 0 {
+			c.add(at+32, SectionSize, 0)
+		}
+	}
+	c.add(0x28, SectionOff, 0)
+}
+
+// buildID finds the build-id's copy in the name of the debug file: 19 of its 20
+// bytes in hex, without the first.
+func (c *collector) buildID() {
+	id, link := c.named(".note.gnu.build-id"), c.named(".gnu_debuglink")
+	if id != nil && link != nil && id.size == 36 && link.size >= 44 {
+		c.add(link.off, DebugLink, int64(id.index))
+	}
+}
+
+// relocations finds place, symbol and, where it is an address, addend.
+func (c *collector) relocations(s *section, d []byte) {
+	for i := int64(0); i+24 <= int64(len(d)); i += 24 {
+		if c.in(int64(le.Uint64(d[i:]))) {
+			c.add(s.off+i, RelocPlace, 0)
+		}
+		if le.Uint32(d[i+12:]) != 0 && c.links(s) {
+			c.add(s.off+i+12, RelocSymbol, int64(s.link))
+		}
+		switch le.Uint32(d[i+8:]) { // the relative and irelative types of both machines
+		case 8, 37, 1027, 1032:
+			if c.in(int64(le.Uint64(d[i+16:]))) {
+				c.add(s.off+i+16, RelocTarget, 0)
+			}
+		}
+	}
+}
+
+// symbols finds names, values and lengths.
+func (c *collector) symbols(s *section, d []byte) {
+	for i := int64(0); i+24 <= int64(len(d)); i += 24 {
+		if le.Uint32(d[i:]) != 0 && c.links(s) {
+			c.add(s.off+i, SymbolName, int64(s.link))
+		}
+		if n := le.Uint16(d[i+6:]); n == 0 || n >= 0xff00 {
+			continue
+		}
+		if c.in(int64(le.Uint64(d[i+8:]))) {
+			c.add(s.off+i+8, SymbolValue, 0)
+			if n := le.Uint64(d[i+16:]); n > 0 && n < maxAddress {
+				c.add(s.off+i+16, SymbolLength, 0)
+			}
+		}
+	}
+}
+
+// pointers finds addresses in data: in all of it where the file has a fixed
+// address, else only where the loader writes.
+func (c *collector) pointers(s *section, d []byte) {
+	if c.position && s.flags&flagWrite == 0 {
+		return
+	}
+	for i := (8 - s.addr&7) & 7; i+8 <= int64(len(d)); i += 8 {
+		if v := int64(le.Uint64(d[i:])); v >= 0x10000 && c.in(v) {
+			c.add(s.off+i, Pointer, 0)
+		}
+	}
+}

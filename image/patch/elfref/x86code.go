@@ -1,0 +1,85 @@
+package elfref
+
+import "slices"
+
+// x86Code finds the references of x86-64 code: branches, operands relative to
+// the instruction pointer and, in files with a fixed address, absolute ones. It
+// reads one instruction after the other from the start of the section, and
+// goes on by one byte where there is none.
+func (c *collector) x86Code(s *section, d []byte) {
+	for i := 0; i < len(d); {
+		in := decode(d[i:])
+		if in.size == 0 {
+			i++
+			continue
+		}
+		if in.field > 0 {
+			f := i + int(in.field)
+			off, adjust := s.off+int64(f), 4+int64(in.after)
+			target := s.addr + int64(f) + adjust + int64(int32(le.Uint32(d[f:])))
+			switch {
+			case in.branch:
+				if target >= c.lo && target < c.hi && c.in(target) {
+					c.add(off, Call, adjust)
+				}
+			case c.in(target):
+				c.add(off, Operand, adjust)
+				if d[f-2] == 0x8d && (target < c.lo || target >= c.hi) && target&3 == 0 { // lea
+					c.tables = append(c.tables, target)
+				}
+			}
+		}
+		if !c.position && in.absolute > 0 {
+			f := i + int(in.absolute)
+			if v := int64(int32(le.Uint32(d[f:]))); v >= 0x400000 && c.in(v) {
+				c.add(s.off+int64(f), Immediate, 0)
+			}
+		}
+		i += int(in.size)
+	}
+}
+
+// Bounds of jump tables.
+const (
+	minTable  = 3
+	maxTable  = 4096
+	maxSpread = 1 << 17 // bytes between a table's first target and any other
+)
+
+// jumpTables looks at the addresses that code loads for tables of 4-byte
+// distances to code. A table ends where the next address begins, or where a
+// distance leads too far.
+func (c *collector) jumpTables() {
+	slices.Sort(c.tables)
+	c.tables = slices.Compact(c.tables)
+	for k, table := range c.tables {
+		p, ok := c.Place(table)
+		if !ok || p >= Unbacked {
+			continue
+		}
+		at := p - c.Base
+		limit := int64(maxAddress)
+		if k+1 < len(c.tables) {
+			limit = c.tables[k+1]
+		}
+		n, first := int64(0), int64(0)
+		for n < maxTable && table+n*4 < limit && at >= 0 && at+n*4+4 <= int64(len(c.data)) {
+			to := table + int64(int32(le.Uint32(c.data[at+n*4:])))
+			if to < c.lo || to >= c.hi {
+				break
+			}
+			if n == 0 {
+				first = to
+			} else if to-first > maxSpread || first-to > maxSpread {
+				break
+			}
+			n++
+		}
+		if n < minTable {
+			continue
+		}
+		for i := range n {
+			c.add(at+i*4, Jump, i)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package match
+
+import (
+	"sort"
+
+	"github.com/sealant-os/sealant/image/patch/align"
+	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref"
+)
+
+// firstGain is the gain of the first round's matches.
+const firstGain = 12
+
+// Plan proposes layouts for a patch from old to data, of which the caller keeps
+// the one that is coded shortest: an estimate of that would choose wrongly.
+func Plan(old, data *File, gains []int) []*delta.Layout {
+	if len(old.Elements) == 0 || len(data.Elements) == 0 {
+		x := NewIndex(old.Data)
+		var out []*delta.Layout
+		for _, g := range gains {
+			out = append(out, layout(old, data, x.Runs(data.Data, g)))
+		}
+		return out
+	}
+	// First round: references look like their kind, or the name of their target.
+	byLabel, byOldLabel := unique(data.labels), unique(old.labels)
+	plain := func(labels map[elfref.Place]uint64, other map[uint64]elfref.Place) func(r *elfref.Ref) uint64 {
+		return func(r *elfref.Ref) uint64 {
+			if h, ok := labels[r.Target]; ok && r.Kind != elfref.Length && other[h] > 0 {
+				return h&0xffffff<<8 | uint64(r.Class)
+			}
+			return uint64(r.Class)
+		}
+	}
+	first := NewIndex(old.view(plain(old.labels, byLabel))).Runs(data.view(plain(data.labels, byOldLabel)), firstGain)
+
+	// Second round: references look like the place where the first round says
+	// that their target has gone.
+	q := delta.NewPredictor(layout(old, data, first))
+	voted := votes(old, data, first)
+	oldView := old.view(func(r *elfref.Ref) uint64 {
+		if r.Kind == elfref.Length {
+			from, _ := q.Place(r.Base)
+			to, _ := q.Place(r.Target)
+			return uint64(to + 1 - from)
+		}
+		if h, ok := old.labels[r.Target]; ok && byOldLabel[h] > 0 {
+			if to := byLabel[h]; to > 0 {
+				return compact(to)
+			}
+		}
+		if to, ok := voted[r.Target]; ok {
+			return compact(to)
+		}
+		to, _ := q.Place(r.Target)
+		return compact(to)
+	})
+	newView := data.view(func(r *elfref.Ref) uint64 {
+		if r.Kind == elfref.Length {
+			return uint64(r.Target + 1 - r.Base)
+		}
+		return compact(r.Target)
+	})
+	x := NewIndex(oldView)
+	var out []*delta.Layout
+	for _, g := range gains {
+		runs := x.Runs(newView, g)
+		out = append(out, layout(old, data, runs), layout(old, data, prune(runs, oldView, newView)))
+	}
+	return out
+}
+
+// votes asks the references of code that the first round has aligned where
+// their targets have gone. The answer of more than half of them holds.
+func votes(old, data *File, runs []align.Run) map[elfref.Place]elfref.Place {
+	type ballot struct {
+		to    elfref.Place
+		count int
+	}
+	ballots := map[elfref.Place]ballot{}
+	for _, run := range runs {
+		each(old, run.Old, run.Old+run.Len, func(a *elfref.Ref) {
+			if a.Class > elfref.Immediate {
+				return
+			}
+			at := run.New + a.Off - run.Old
+			e := elfref.At(data.Elements, at)
+			if e == nil {
+				return
+			}
+			t := data.Tables.Of(e)
+			i := t.From(at)
+			if i >= t.Len() {
+				return
+			}
+			b := t.At(i)
+			if b.Off != at || b.Class != a.Class {
+				return
+			}
+			v := ballots[a.Target]
+			switch {
+			case v.count == 0:
+				v = ballot{b.Target, 1}
+			case v.to == b.Target:
+				v.count++
+			default:
+				v.count--
+			}
+			ballots[a.Target] = v
+		})
+	}
+	out := map[elfref.Place]elfref.Place{}
+	for from, v := range ballots {
+		if v.count > 0 {
+			out[from] = v.to
+		}
+	}
+	return out
+}
+
+// each calls yield for the references between two offsets.
+func each(f *File, from, to int64, yield func(r *elfref.Ref)) {
+	for i := sort.Search(len(f.Elements), func(i int) bool {
+		return f.Elements[i].Base+f.Elements[i].Size > from
+	}); i < len(f.Elements) && f.Elements[i].Base < to; i++ {
+		t := f.Tables.Of(f.Elements[i])
+		for k := t.From(from); k < t.Len(); k++ {
+			r := t.At(k)
+			if r.Off+r.Width > to {
+				break
+			}
+			yield(&r)
+		}
+	}
+}
+
+// pruneBelow is the worth of a run below which it goes, in bytes.
+const pruneBelow = 24
+
+// prune leaves out short runs that say little, unless they go on near where the
+// run before them ended.
+func prune(runs []align.Run, old, data []byte) []align.Run {
+	var out []align.Run
+	for i, r := range runs {
+		if r.Len < 2*pruneBelow {
+			worth := int64(0)
+			for k := range r.Len {
+				if old[r.Old+k] == data[r.New+k] {
+					worth++
+				} else {
+					worth -= 2
+				}
+			}
+			near := false
+			if i > 0 {
+				d := r.Old - (runs[i-1].Old + runs[i-1].Len)
+				near = d > -256 && d < 256
+			}
+			if !near && worth < pruneBelow || worth < pruneBelow/4 {
+				continue
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package match
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref"
+)
+
+var le = binary.LittleEndian
+
+// File is old or new data with what is known about it.
+type File struct {
+	Data     []byte
+	Elements []*elfref.Element
+	Tables   *delta.Tables
+	labels   map[elfref.Place]uint64
+}
+
+// Read finds the ELF files in data, and their references.
+func Read(data []byte) (*File, error) {
+	elements, err := elfref.Find(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Data: data, Elements: elements, Tables: delta.MemoryTables(elements, data)}
+	f.labels = label(f)
+	return f, nil
+}
+
+// references calls yield for every reference, in the order of the data.
+func (f *File) references(yield func(r *elfref.Ref)) {
+	for _, e := range f.Elements {
+		t := f.Tables.Of(e)
+		for i := range t.Len() {
+			r := t.At(i)
+			yield(&r)
+		}
+	}
+}
+
+// view is a copy of the data in which every reference is replaced by a value
+// that stands for its meaning, so that equal meaning looks equal.
+func (f *File) view(meaning func(r *elfref.Ref) uint64) []byte {
+	v := bytes.Clone(f.Data)
+	f.references(func(r *elfref.Ref) {
+		field := v[r.Off:][:r.Width]
+		if r.Kind == elfref.HexID {
+			for i := range field {
+				field[i] = 'h'
+			}
+			return
+		}
+		x := meaning(r)
+		if mask := elfref.ArmMask(r.Kind); mask != 0 {
+			h := uint32(x*0x9E3779B1) ^ uint32(x>>7)
+			le.PutUint32(field, le.Uint32(field)&^mask|h&mask)
+		} else if r.Width == 8 {
+			le.PutUint64(field, x)
+		} else {
+			le.PutUint32(field, uint32(x))
+		}
+	})
+	return v
+}
+
+// compact makes a place short enough for a field.
+func compact(p elfref.Place) uint64 {
+	if p >= elfref.Unbacked {
+		return 0x80000000 | uint64(p&0x3fffffff) | uint64(elfref.Index(p)&63)<<32
+	}
+	return uint64(p)
+}
