@@ -16,14 +16,15 @@
 //	 "encrypted": {"kdf": …scrypt…, "cipher": …nacl/secretbox…, "ciphertext": …}}
 //
 // with the private key (PKCS #8) encrypted under a passphrase, in the format
-// of go-securesystemslib. A throwaway key of a development machine has
-// "unencrypted" (base64 of PKCS #8) in its place. The public key stands in the
-// clear, so that listing keys needs no passphrase; Unlock checks that it
-// belongs to the private one.
+// of go-securesystemslib. In its place, a throwaway key of a development
+// machine has "unencrypted" (base64 of PKCS #8), and a key that lives in
+// another program has "program": {"command": ["sealant-signer-pkcs11", …],
+// "key": "ticket-root"}. The public key stands in the clear, so that listing
+// keys needs no passphrase; Unlock and Connect check that it belongs to the
+// private one.
 package signer
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -73,6 +74,18 @@ type keyFile struct {
 	Public      []byte          `json:"public"`
 	Encrypted   json.RawMessage `json:"encrypted,omitempty"`
 	Unencrypted []byte          `json:"unencrypted,omitempty"`
+	Program     *Program        `json:"program,omitempty"`
+}
+
+// Program says where a key lives that isn't in its file: which command to
+// start, and what the key is called there.
+type Program struct {
+	Command []string `json:"command"` // a program that talks the signer protocol, and its arguments
+	Key     string   `json:"key"`
+}
+
+func (p *Program) valid() bool {
+	return len(p.Command) > 0 && len(p.Command) <= 64 && p.Command[0] != "" && p.Key != "" && len(p.Key) <= 256
 }
 
 const keySchema = "sealant.key/1"
@@ -108,7 +121,7 @@ func Encrypt(name string, key crypto.Signer, passphrase []byte) ([]byte, error) 
 	if len(passphrase) < MinPassphrase {
 		return nil, fmt.Errorf("cannot encrypt key: the passphrase has fewer than %d characters", MinPassphrase)
 	}
-	f, private, err := newFile(name, key)
+	f, private, err := newSoftware(name, key)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +134,7 @@ func Encrypt(name string, key crypto.Signer, passphrase []byte) ([]byte, error) 
 // Unencrypted writes a key file that anybody who can read it can use. It is
 // for throwaway keys of development and tests.
 func Unencrypted(name string, key crypto.Signer) ([]byte, error) {
-	f, private, err := newFile(name, key)
+	f, private, err := newSoftware(name, key)
 	if err != nil {
 		return nil, err
 	}
@@ -129,16 +142,36 @@ func Unencrypted(name string, key crypto.Signer) ([]byte, error) {
 	return f.marshal()
 }
 
-func newFile(name string, key crypto.Signer) (f keyFile, private []byte, err error) {
-	f = keyFile{Schema: keySchema, Name: name, Algorithm: AlgorithmOf(key.Public())}
+// External writes the file of a key that lives in another program.
+func External(name string, public crypto.PublicKey, p Program) ([]byte, error) {
+	f, err := newFile(name, public)
+	if err != nil {
+		return nil, err
+	}
+	if !p.valid() {
+		return nil, errors.New("cannot write key: it needs a command and the key's name there")
+	}
+	f.Program = &p
+	return f.marshal()
+}
+
+func newFile(name string, public crypto.PublicKey) (f keyFile, err error) {
+	f = keyFile{Schema: keySchema, Name: name, Algorithm: AlgorithmOf(public)}
 	if !ValidName(name) {
-		return f, nil, fmt.Errorf("cannot write key: %q can't be its name", name)
+		return f, fmt.Errorf("cannot write key: %q can't be its name", name)
 	}
 	if f.Algorithm == "" {
-		return f, nil, errors.New("cannot write key: it is neither Ed25519 nor P-384")
+		return f, errors.New("cannot write key: it is neither Ed25519 nor P-384")
 	}
-	if f.Public, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
-		return f, nil, fmt.Errorf("cannot write key: %w", err)
+	if f.Public, err = x509.MarshalPKIXPublicKey(public); err != nil {
+		return f, fmt.Errorf("cannot write key: %w", err)
+	}
+	return f, nil
+}
+
+func newSoftware(name string, key crypto.Signer) (f keyFile, private []byte, err error) {
+	if f, err = newFile(name, key.Public()); err != nil {
+		return f, nil, err
 	}
 	if private, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
 		return f, nil, fmt.Errorf("cannot write key: %w", err)
@@ -173,18 +206,19 @@ func Parse(file []byte) (*Key, error) {
 		return nil, fmt.Errorf("cannot read key: %d bytes, at most %d are possible", len(file), MaxFile)
 	}
 	k := new(Key)
-	d := json.NewDecoder(bytes.NewReader(file))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&k.file); err != nil {
+	if err := strict(file, &k.file); err != nil {
 		return nil, fmt.Errorf("cannot read key: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("cannot read key: there is something after the document")
 	}
 	if k.file.Schema != keySchema {
 		return nil, fmt.Errorf("cannot read key: schema %q instead of %q", k.file.Schema, keySchema)
 	}
-	if !ValidName(k.file.Name) || (len(k.file.Encrypted) == 0) == (len(k.file.Unencrypted) == 0) {
+	forms := 0
+	for _, there := range []bool{len(k.file.Encrypted) > 0, len(k.file.Unencrypted) > 0, k.file.Program != nil} {
+		if there {
+			forms++
+		}
+	}
+	if !ValidName(k.file.Name) || forms != 1 || k.file.Program != nil && !k.file.Program.valid() {
 		return nil, errors.New("cannot read key: a field is missing or malformed")
 	}
 	public, err := x509.ParsePKIXPublicKey(k.file.Public)
@@ -204,9 +238,41 @@ func (k *Key) ID() [32]byte { return sha256.Sum256(k.file.Public) }
 // Encrypted says whether Unlock needs a passphrase.
 func (k *Key) Encrypted() bool { return len(k.file.Encrypted) > 0 }
 
-// Unlock returns the key itself. The passphrase of an unencrypted key is
+// Program is where the key lives; ok is false for a software key.
+func (k *Key) Program() (p Program, ok bool) {
+	if k.file.Program == nil {
+		return p, false
+	}
+	return *k.file.Program, true
+}
+
+// Connect returns the key that lives in the program, to which rw is connected.
+func (k *Key) Connect(rw io.ReadWriter) (crypto.Signer, error) {
+	p, ok := k.Program()
+	if !ok {
+		return nil, fmt.Errorf("cannot use key %s: it is not in another program", k.Name)
+	}
+	key, err := NewClient(rw).Key(p.Key)
+	if err != nil {
+		return nil, err
+	}
+	return k.own(key)
+}
+
+// own checks that a key is the one of this file.
+func (k *Key) own(key crypto.Signer) (crypto.Signer, error) {
+	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(k.Public) {
+		return nil, fmt.Errorf("cannot use key %s: the public key in the file isn't its own", k.Name)
+	}
+	return key, nil
+}
+
+// Unlock returns a software key itself. The passphrase of an unencrypted key is
 // ignored; a wrong one gives ErrPassphrase.
 func (k *Key) Unlock(passphrase []byte) (crypto.Signer, error) {
+	if p, ok := k.Program(); ok {
+		return nil, fmt.Errorf("cannot unlock key %s: it lives in the program %s", k.Name, p.Command[0])
+	}
 	private := k.file.Unencrypted
 	if k.Encrypted() {
 		var err error
@@ -222,8 +288,5 @@ func (k *Key) Unlock(passphrase []byte) (crypto.Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("cannot unlock key %s: it can't sign", k.Name)
 	}
-	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(k.Public) {
-		return nil, fmt.Errorf("cannot unlock key %s: the public key in the file isn't its own", k.Name)
-	}
-	return key, nil
+	return k.own(key)
 }
