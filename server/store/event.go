@@ -47,6 +47,33 @@ func (db *DB) Stops(ctx context.Context) ([]Stop, error) {
 	return list, rows.Err()
 }
 
+// Pause keeps a rollout from getting wider; Resume ends that. Both may be
+// repeated.
+func (db *DB) Pause(ctx context.Context, release string, now time.Time) error {
+	return db.change(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO pauses (release, paused) VALUES ($1, $2) ON CONFLICT (release) DO NOTHING", release, micros(now))
+		return err
+	})
+}
+
+// Resume undoes Pause.
+func (db *DB) Resume(ctx context.Context, release string) error {
+	return db.change(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM pauses WHERE release = $1", release)
+		return err
+	})
+}
+
+// Paused is since when a rollout is paused; zero if it is not.
+func (db *DB) Paused(ctx context.Context, release string) (time.Time, error) {
+	var at int64
+	err := db.read.QueryRowContext(ctx, "SELECT paused FROM pauses WHERE release = $1", release).Scan(&at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return instant(at), err
+}
+
 // Event is one thing an operator did. The events are a chain: each hash covers
 // the event and the hash before it, so that none can be changed, dropped or
 // put between without all later ones changing too.

@@ -279,6 +279,31 @@ func TestRecordRefusesBlockedAndStopped(t *testing.T) {
 	})
 }
 
+func TestPause(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, name string) {
+		db, ctx := open(t, name), t.Context()
+		paused := func(want time.Time) {
+			t.Helper()
+			if at, err := db.Paused(ctx, "SI-2026-0001"); err != nil || !at.Equal(want) {
+				t.Errorf("paused %v, %v; want %v", at, err, want)
+			}
+		}
+		paused(time.Time{})
+		for _, at := range []time.Time{now, now.Add(time.Hour)} {
+			if err := db.Pause(ctx, "SI-2026-0001", at); err != nil {
+				t.Fatal(err)
+			}
+			paused(now)
+		}
+		for range 2 {
+			if err := db.Resume(ctx, "SI-2026-0001"); err != nil {
+				t.Fatal(err)
+			}
+			paused(time.Time{})
+		}
+	})
+}
+
 func TestDivergingNonces(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, name string) {
 		db, ctx := open(t, name), t.Context()

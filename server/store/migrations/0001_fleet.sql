@@ -54,6 +54,12 @@ CREATE TABLE stops (
     stopped BIGINT NOT NULL
 );
 
+-- Rollouts that must not get wider for now.
+CREATE TABLE pauses (
+    release TEXT   NOT NULL PRIMARY KEY,
+    paused  BIGINT NOT NULL
+);
+
 -- What operators did, each row chained to the one before by its hash.
 CREATE TABLE events (
     seq    BIGINT NOT NULL PRIMARY KEY, -- 1, 2, 3, …
@@ -98,6 +104,7 @@ DROP TABLE report_ids;
 DROP TABLE recommendations;
 DROP TABLE daily;
 DROP TABLE events;
+DROP TABLE pauses;
 DROP TABLE stops;
 DROP TABLE tickets;
 DROP TABLE devices;
