@@ -98,7 +98,7 @@ func stored(st *store.Store) opener {
 func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.Options, progress progressFunc) ([]attached, []error) {
 	mounts, errs := make([]attached, len(list)), make([]error, len(list))
 	files := make([]*os.File, len(list))
-	sum := &sums{report: progress, done: make([]int64, len(list))}
+	sum := &sums{report: progress, done: make([]int64, len(list)), size: make([]int64, len(list))}
 	for i, want := range list {
 		f, err := open(want)
 		if err != nil {
@@ -108,7 +108,7 @@ func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.
 		defer f.Close()
 		files[i] = f
 		if st, err := f.Stat(); err == nil {
-			sum.total += st.Size()
+			sum.size[i] = st.Size()
 		}
 	}
 	places := make(chan struct{}, 2)
@@ -158,26 +158,29 @@ func (e *imageError) Error() string {
 
 func (e *imageError) Unwrap() error { return e.err }
 
-// sums adds up the progress of images that are verified side by side.
+// sums adds up the progress of images that are verified side by side, in bytes
+// of whole files.
 type sums struct {
-	mu     sync.Mutex
-	report progressFunc
-	done   []int64
-	total  int64
+	mu         sync.Mutex
+	report     progressFunc
+	done, size []int64
 }
 
 func (s *sums) of(i int) progressFunc {
 	if s.report == nil {
 		return nil
 	}
-	return func(done, _ int64) {
+	return func(done, total int64) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.done[i] = done
-		var sum int64
-		for _, d := range s.done {
-			sum += d
+		// The image counts only some of its parts; all of it is read with them.
+		if total > 0 {
+			s.done[i] = int64(float64(s.size[i]) * float64(done) / float64(total))
 		}
-		s.report(min(sum, s.total), s.total)
+		var d, t int64
+		for i := range s.done {
+			d, t = d+s.done[i], t+s.size[i]
+		}
+		s.report(d, t)
 	}
 }

@@ -207,6 +207,8 @@ func unmountSet(st *store.Store, id string) error {
 			}
 		}
 		// Not RemoveAll: if something is still there, it must not be emptied.
+		// Removing the folder takes away what is mounted on it in any other
+		// namespace too; a launched app has its content elsewhere.
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("cannot remove a mount point: %w", err)
 		}

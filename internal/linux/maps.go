@@ -137,16 +137,19 @@ func (m *Mapping) OnErofs(p *Process) bool {
 	return unix.Fstatfs(fd, &st) == nil && int64(st.Type) == unix.EROFS_SUPER_MAGIC_V1
 }
 
-// Holds says whether the process's program, working directory or root lies on
-// a wanted device, which its memory maps need not show.
-func (p *Process) Holds(wanted func(Device) bool) bool {
+// Holds lists the wanted devices on which the process's program, working
+// directory or root lie, which its memory maps need not show.
+func (p *Process) Holds(wanted func(Device) bool) (list []Device) {
 	for _, name := range []string{"exe", "cwd", "root"} {
 		var st unix.Stat_t
-		if unix.Fstatat(int(p.dir.Fd()), name, &st, 0) == nil && wanted(device(st.Dev)) {
-			return true
+		if unix.Fstatat(int(p.dir.Fd()), name, &st, 0) != nil {
+			continue
+		}
+		if dev := device(st.Dev); wanted(dev) {
+			list = append(list, dev)
 		}
 	}
-	return false
+	return list
 }
 
 // OpenFiles lists the wanted devices on which the process has files open.
