@@ -8,8 +8,8 @@ import (
 )
 
 // Progress shows how far one long step has come: a line that redraws itself on
-// a terminal, a line per 10 % elsewhere, nothing with -q or --json. Its methods
-// may be called from several goroutines.
+// a terminal, a line per 10 % elsewhere once it takes long, nothing with -q or
+// --json. Its methods may be called from several goroutines.
 type Progress struct {
 	mu     sync.Mutex
 	screen *Screen
@@ -22,8 +22,12 @@ type Progress struct {
 	shown  bool
 }
 
-// redraw bounds how often a terminal line is drawn again.
-const redraw = 100 * time.Millisecond
+// redraw bounds how often a terminal line is drawn again; a step that ends
+// within patience writes no lines where there is no terminal.
+const (
+	redraw   = 100 * time.Millisecond
+	patience = 2 * time.Second
+)
 
 // Progress begins a step of total bytes.
 func (s *Screen) Progress(label string, total int64) *Progress {
@@ -47,7 +51,7 @@ func (p *Progress) Set(done, total int64) {
 		fmt.Fprintf(p.screen.Err, "\r\x1b[K  %s", p.line(now))
 		return
 	}
-	if total <= 0 {
+	if total <= 0 || now.Sub(p.begun) < patience {
 		return
 	}
 	if tenth := done * 10 / total; tenth > p.tenth && done < total {
