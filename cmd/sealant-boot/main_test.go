@@ -1,0 +1,55 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/test/namespace"
+	"github.com/sealant-os/sealant/test/rig"
+)
+
+func TestMain(m *testing.M) { namespace.Main(m) }
+
+func TestRun(t *testing.T) {
+	d := rig.New(t, rig.NewVendor(t))
+	set := d.Improve("SI-2026-0007", 2)
+	if err := d.Store.Stage(set.ID); err != nil {
+		t.Fatal(err)
+	}
+	say := func(args ...string) (int, string) {
+		var stderr strings.Builder
+		code := run(args, &stderr)
+		return code, stderr.String()
+	}
+	code, text := say("--root", d.Root)
+	want := "sealant-boot: attached 42.3 (b) SI-2026-0007 (at mount) from next: os, web; tries left: 2\n"
+	if code != 0 || text != want {
+		t.Errorf("%d\n%s", code, text)
+	}
+	web, _ := set.Cryptex("web")
+	file := d.Store.ImagePath(web.Image)
+	rig.Damage(t, file, 5000)
+	code, text = say("--root", d.Root)
+	if code != 32 || !strings.Contains(text, "refused next SI-2026-0007: web ("+file+")") || !strings.Contains(text, "attached 42.3 baseline (at mount) from current: os, web\n") {
+		t.Errorf("%d\n%s", code, text)
+	}
+	if err := os.RemoveAll(d.Store.BaselinePath()); err != nil {
+		t.Fatal(err)
+	}
+	if code, text = say("--root", d.Root); code != 1 || !strings.Contains(text, "nothing is attached") {
+		t.Errorf("%d\n%s", code, text)
+	}
+	for _, args := range [][]string{{"--what"}, {"x"}, {"--root"}} {
+		if code, text := say(args...); code != 2 || !strings.Contains(text, "usage:") {
+			t.Errorf("%v: %d\n%s", args, code, text)
+		}
+	}
+	if code, _ := say("--help"); code != 0 {
+		t.Errorf("--help: %d", code)
+	}
+	if d.Store.SlotID(store.Next) != set.ID {
+		t.Error("the state was changed")
+	}
+}
