@@ -496,6 +496,24 @@ func TestLostListIsNoEmptyList(t *testing.T) {
 	}
 }
 
+// TestNoListIsLost: who changes a list that somebody else changed meanwhile is
+// told so.
+func TestNoListIsLost(t *testing.T) {
+	v := newVendor(t)
+	mine, err := v.RecallList("ExampleOS")
+	v.must(err)
+	v.recall("SI-2026-0001")
+	mine = mine.With(release.Recall{Release: "SI-2026-0002", Reason: "mine", Date: v.now})
+	if err := v.PublishRecall(mine, lists, v.now); fault.KindOf(err) != fault.Busy {
+		t.Errorf("a list of old: %v", err)
+	}
+	now, err := v.RecallList("ExampleOS")
+	v.must(err)
+	if _, ok := now.Find("SI-2026-0001"); !ok {
+		t.Error("the other recall is lost")
+	}
+}
+
 func TestRolesAreRotated(t *testing.T) {
 	v := newVendor(t)
 	v.recall("SI-2026-0001")

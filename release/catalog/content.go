@@ -238,5 +238,35 @@ func (r *Repository) DraftList(role, name string, l interface{ Encode() ([]byte,
 	if err != nil {
 		return nil, err
 	}
+	// After the draft began: whoever publishes from here on makes it void.
+	if err := r.succeeds(name, data); err != nil {
+		return nil, err
+	}
 	return d, d.Set(t)
+}
+
+// succeeds says whether a list is the next version of the published one. If not
+// somebody changed the list since it was read, and their change would be lost.
+func (r *Repository) succeeds(name string, list []byte) error {
+	var next, present struct {
+		Version int64 `json:"version"`
+	}
+	if err := json.Unmarshal(list, &next); err != nil {
+		return fmt.Errorf("cannot publish %s: %w", name, err)
+	}
+	data, err := r.Read(name)
+	switch {
+	case errors.Is(err, ErrNoTarget):
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(data, &present); err != nil {
+			return fmt.Errorf("cannot publish %s: %w", name, err)
+		}
+	}
+	if next.Version != present.Version+1 {
+		return fault.New(fault.Busy, "cannot publish %s version %d: version %d stands in the catalog", name, next.Version, present.Version).
+			Hint("somebody changed it meanwhile: read it again")
+	}
+	return nil
 }
