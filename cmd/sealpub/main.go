@@ -12,8 +12,15 @@ func main() { cli.Main(root()) }
 
 // groups make the commands of the root, one line for each file that has one.
 var groups = []func() *cobra.Command{
-	newImage, // image_group.go
-	newPatch, // patch.go
+	newInit,     // init.go
+	newImage,    // image_group.go
+	newPatch,    // patch.go
+	newRelease,  // release.go
+	newSign,     // sign.go
+	newPublish,  // sign.go
+	newWithdraw, // sign.go
+	newKeys,     // keys.go
+	newTicket,   // ticket.go
 }
 
 func root() *cobra.Command {
