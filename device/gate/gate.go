@@ -222,3 +222,15 @@ func space(f Facts) Result {
 	}
 	return open("%.1f MB free in %s (needs %.1f)", float64(f.Free)/1e6, f.Where, float64(f.Need)/1e6)
 }
+
+// kinds are the kinds of closed gates by their code, for answers that came
+// over the wire.
+var kinds = map[string]fault.Kind{
+	"product-differs": fault.NotEligible, "baseline-differs": fault.NotEligible, "install-forbidden": fault.Policy,
+	"pinned": fault.Policy, "recalled": fault.Recalled, "held": fault.NotEligible, "not-in-ring": fault.NotEligible,
+	"halted": fault.NotEligible, "deferred": fault.Waiting, "automatic-never": fault.Policy, "automatic-off": fault.Policy,
+	"battery-low": fault.Waiting, "metered": fault.Waiting, "no-space": fault.Failed,
+}
+
+// KindOf is the kind that a closed gate with that code has.
+func KindOf(code string) fault.Kind { return kinds[code] }

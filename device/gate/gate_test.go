@@ -118,6 +118,9 @@ func TestGates(t *testing.T) {
 			t.Errorf("%s: %v (kind %v), want %s", name, err, fault.KindOf(err), tt.code)
 		}
 		for _, r := range results {
+			if !r.Open && KindOf(r.Code) != r.Kind {
+				t.Errorf("KindOf(%q) = %v, want %v", r.Code, KindOf(r.Code), r.Kind)
+			}
 			if r.Open == (r.Code != "") || r.Open != (r.Remedy == "") || r.Text == "" {
 				t.Errorf("%s: %+v", name, r)
 			}

@@ -42,8 +42,8 @@ func temporaryName(dir string) string {
 // Commit makes the bytes durable and gives the file its name, replacing an
 // older file of that name. The file is closed.
 func (p *Pending) Commit() error {
-	if p.done {
-		return errors.New("committed twice")
+	if p.done || p.final == "" {
+		return errors.New("cannot commit: the file has no name to get, or was committed")
 	}
 	err := p.Sync()
 	if cerr := p.File.Close(); err == nil {
@@ -68,6 +68,9 @@ func (p *Pending) Close() error {
 	}
 	p.done = true
 	err := p.File.Close()
+	if p.final == "" {
+		return err
+	}
 	if rerr := os.Remove(p.Name()); err == nil {
 		err = rerr
 	}
@@ -193,3 +196,28 @@ func tidy(dir string) error {
 	}
 	return nil
 }
+
+// Scratch is a temporary file that never gets a name: among the images if size
+// bytes are free there, else in memory below /run, else an error that is
+// ErrNoRoom.
+func (s *Store) Scratch(size int64) (*Pending, error) {
+	for _, dir := range []string{s.path("images"), s.RunDir()} {
+		if free, err := freeAt(dir); err != nil || free < size {
+			continue
+		}
+		f, err := os.OpenFile(temporaryName(dir), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("cannot make a scratch file: %w", err)
+		}
+		// Without a name nothing of it outlives this process.
+		if err := os.Remove(f.Name()); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("cannot make a scratch file: %w", err)
+		}
+		return &Pending{File: f}, nil
+	}
+	return nil, fmt.Errorf("cannot make a scratch file of %d bytes: %w", size, ErrNoRoom)
+}
+
+// ErrNoRoom says that no file system has the room that is asked for.
+var ErrNoRoom = errors.New("no room")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"path/filepath"
 	"syscall"
 )
@@ -68,10 +69,14 @@ func (s *Store) EvidenceDir() string { return s.path("evidence") }
 // Free is the room that root can still use on the state's file system, in
 // bytes, and the folder that names that file system.
 func (s *Store) Free() (bytes int64, where string, err error) {
+	bytes, err = freeAt(s.dir)
+	return bytes, s.dir, err
+}
+
+func freeAt(dir string) (int64, error) {
 	var st syscall.Statfs_t
-	dir := s.dir
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, dir, err
+		return 0, fmt.Errorf("cannot measure the room in %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), dir, nil
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }

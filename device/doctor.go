@@ -1,0 +1,143 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/store"
+)
+
+// Diagnosis is what is good and what isn't, in plain words.
+type Diagnosis struct {
+	Findings []Symptom `json:"findings"`
+}
+
+// Symptom is one of them.
+type Symptom struct {
+	Code   string `json:"code"`  // stable: V2, I1, C1…
+	Level  string `json:"level"` // ok, warn, bad
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func (g *Diagnosis) add(code, level, remedy, format string, args ...any) {
+	g.Findings = append(g.Findings, Symptom{code, level, fmt.Sprintf(format, args...), remedy})
+}
+
+// Doctor looks at what this machine's protection rests on. It changes nothing
+// and needs no network.
+func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
+	var g Diagnosis
+	d.examineIdentity(&g)
+	d.examineEnforcement(&g)
+	d.examineClock(&g)
+	d.examineFeed(&g)
+	d.examineSpace(&g)
+	d.examineBoot(&g)
+	return g, nil
+}
+
+func (d *Device) examineIdentity(g *Diagnosis) {
+	e, err := d.Store.Enrolment()
+	switch {
+	case errors.Is(err, store.ErrEmpty):
+		g.add("I1", "bad", "sealant enroll --token TOKEN", "this device is not enrolled: it gets no improvements")
+		return
+	case err != nil:
+		g.add("I1", "bad", "", "%v", err)
+		return
+	}
+	if id, err := d.keyID(); err != nil {
+		if os.IsPermission(err) {
+			g.add("I2", "warn", "run sealant doctor as root", "the device's key can't be read by this user")
+			return
+		}
+		g.add("I2", "bad", "enrol this device again", "the device's key can't be used: %v", err)
+	} else if [32]byte(id) != [32]byte(e.Device) {
+		g.add("I2", "bad", "enrol this device again", "the device's key is not the one that was enrolled")
+	} else {
+		g.add("I2", "warn", "a TPM would keep the key from being copied", "the device's key lies in a file that root can copy; device %s", id)
+	}
+}
+
+func (d *Device) examineEnforcement(g *Diagnosis) {
+	if activate.Enforced() == activate.Kernel {
+		g.add("V1", "ok", "", "the kernel checks every block of the improvements whenever it is read from the disk (dm-verity)")
+		return
+	}
+	level, remedy := "warn", "device-mapper in the kernel (CONFIG_DM_VERITY) would catch them"
+	if d.Config.Policy.TrustEnforcement == "kernel" {
+		level = "bad"
+	}
+	g.add("V2", level, remedy, "improvements are checked when they are mounted, all bytes of them; changes on the disk after that are not caught")
+}
+
+func (d *Device) examineClock(g *Diagnosis) {
+	cat, err := d.catalog()
+	if err != nil {
+		return
+	}
+	now := d.Now()
+	switch believed := cat.Clock(); {
+	case believed.Sub(now) > time.Minute:
+		g.add("C1", "bad", "set the clock", "the clock is wrong: it says %s, but it is at least %s",
+			now.UTC().Format("2006-01-02 15:04Z"), believed.UTC().Format("2006-01-02 15:04Z"))
+	default:
+		g.add("C1", "ok", "", "the clock is not behind anything that was verified")
+	}
+}
+
+func (d *Device) examineFeed(g *Diagnosis) {
+	if d.server() == "" {
+		g.add("F1", "bad", "set server.url in "+d.Store.ConfigDir()+"/agent.toml", "no server is configured")
+		return
+	}
+	cat, err := d.catalog()
+	switch {
+	case err != nil:
+		g.add("F2", "bad", "", "the catalog can't be opened: %v", err)
+	case cat.Checked().IsZero():
+		g.add("F2", "warn", "sealant check", "the vendor's catalog was never asked")
+	case cat.Clock().Sub(cat.Checked()) > d.Config.Policy.TrustFreshnessMax:
+		g.add("F2", "bad", "sealant check", "the vendor was last heard %s ago; somebody may be hiding updates", span(cat.Clock().Sub(cat.Checked())))
+	default:
+		g.add("F2", "ok", "", "the vendor was last heard %s ago (catalog v%d)", span(cat.Clock().Sub(cat.Checked())), cat.Version())
+	}
+}
+
+func (d *Device) examineSpace(g *Diagnosis) {
+	free, where, err := d.Store.Free()
+	if err != nil {
+		return
+	}
+	var need int64 = 64 << 20
+	if b, err := d.baseline(); err == nil {
+		need = 0
+		for _, c := range b.Cryptexes {
+			need += 2 * c.Size
+		}
+	}
+	if free < need {
+		g.add("S1", "warn", "free some room there", "%s has %s free; a large improvement may need up to %s", where, Size(free), Size(need))
+		return
+	}
+	g.add("S1", "ok", "", "%s has %s free; removal needs nothing of it", where, Size(free))
+}
+
+func (d *Device) examineBoot(g *Diagnosis) {
+	r, err := activate.ReadRecord(d.Store)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		g.add("B1", "bad", "sealant-boot must run early at boot (sealant-boot.service)", "sealant-boot did not run at this boot: no cryptex is attached")
+	case err != nil:
+		g.add("B1", "bad", "", "%v", err)
+	case len(r.Refused) > 0:
+		g.add("B1", "warn", "sealant history, sealant verify", "booted %s (%s), after passing over: %s", bootName(r), r.Slot, r.Refused[0].Text)
+	default:
+		g.add("B1", "ok", "", "booted %s (%s)", bootName(r), r.Slot)
+	}
+}

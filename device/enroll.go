@@ -1,0 +1,217 @@
+package device
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/ticket"
+)
+
+// EnrollOptions are what enrolment needs.
+type EnrollOptions struct {
+	Token  string `json:"token"`  // a one-time word from the operator
+	Server string `json:"server"` // base URL, "" for the configured one
+	DryRun bool   `json:"dry_run"`
+}
+
+// Enrolled is what came of it.
+type Enrolled struct {
+	Device    string `json:"device"` // full id
+	Short     string `json:"short"`  // as people see it
+	Product   string `json:"product"`
+	OSVersion string `json:"os_version"`
+	Server    string `json:"server"`
+	Identity  string `json:"identity"` // where the key is: file
+	Cryptexes int    `json:"cryptexes"`
+}
+
+type enrollRequest struct {
+	Token     string `json:"token"`
+	PublicKey string `json:"public_key"`
+	Product   string `json:"product"`
+	Baseline  string `json:"baseline"`
+}
+
+type enrollAnswer struct {
+	Device         string `json:"device"`
+	BaselineTicket string `json:"baseline_ticket"`
+}
+
+// Enroll gives the device an identity and makes it known to its server, which
+// answers with the ticket of the baseline. The last thing that is written is
+// the enrolment itself: after a crash Enroll is simply called again, and goes
+// on with the same key.
+func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, report Report) (Enrolled, error) {
+	fail := func(err error) (Enrolled, error) { return Enrolled{}, err }
+	server := strings.TrimSuffix(o.Server, "/")
+	if server == "" {
+		server = d.server()
+	}
+	switch {
+	case o.Token == "" || len(o.Token) > 512 || strings.ContainsAny(o.Token, " \t\r\n"):
+		return fail(fault.New(fault.Usage, "cannot enrol: the token is missing or malformed").Hint("the operator makes one: sealsrv enroll"))
+	case server == "":
+		return fail(fault.New(fault.Usage, "cannot enrol: no server is named").Hint("--server URL, or server.url in %s/agent.toml", d.Store.ConfigDir()))
+	case !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://"):
+		return fail(fault.New(fault.Usage, "cannot enrol: %q is not an http or https URL", server))
+	}
+	if e, err := d.Store.Enrolment(); err == nil {
+		return fail(fault.New(fault.Failed, "cannot enrol: this device is %s at %s already", identity.ID(e.Device), e.Server))
+	} else if !errors.Is(err, store.ErrEmpty) {
+		return fail(err)
+	}
+	b, err := d.baseline()
+	if err != nil {
+		return fail(fmt.Errorf("cannot enrol: %w", err))
+	}
+	if _, err := readLimited(d.Store.CatalogRootPath(), maxRoot); err != nil {
+		return fail(fmt.Errorf("cannot enrol: the catalog's root is not in the operating system: %w", err))
+	}
+	if o.DryRun {
+		return Enrolled{Product: b.Product, OSVersion: b.OSVersion, Server: server, Identity: "file", Cryptexes: len(b.Cryptexes)}, nil
+	}
+	if err := d.Store.Create(); err != nil {
+		return fail(err)
+	}
+	lock, err := d.Store.Lock()
+	if err != nil {
+		return fail(err)
+	}
+	defer lock.Unlock()
+	if err := d.linkBase(ctx, b, report); err != nil {
+		return fail(err)
+	}
+	if err := d.makeIdentity(); err != nil {
+		return fail(err)
+	}
+	id, der, err := d.announce(ctx, server, o.Token, b)
+	if err != nil {
+		return fail(err)
+	}
+	report.done("known", "device %s at %s", id, server)
+	if err := d.adoptBaseline(b, der); err != nil {
+		return fail(err)
+	}
+	if err := d.Store.Reserve(); err != nil {
+		return fail(err)
+	}
+	e := store.Enrolment{Device: store.Sum(id), Product: b.Product, Server: server, Time: d.Now().UTC().Format(time.RFC3339)}
+	if err := d.Store.WriteEnrolment(e); err != nil {
+		return fail(err)
+	}
+	err = d.Store.Append(store.Record{
+		Time: d.Now(), Event: "enrolled", Set: d.Store.SlotID(store.Base), Reason: "enrolled", Actor: string(actor), Text: server,
+	})
+	return Enrolled{
+		Device: id.Hex(), Short: id.String(), Product: b.Product, OSVersion: b.OSVersion, Server: server,
+		Identity: "file", Cryptexes: len(b.Cryptexes),
+	}, err
+}
+
+// linkBase records where the baseline's images are, after reading each of them.
+func (d *Device) linkBase(ctx context.Context, b release.Baseline, report Report) error {
+	for _, c := range b.Cryptexes {
+		if err := d.Store.LinkBase(store.Digest(c.Digest), c.Name); err != nil {
+			return err
+		}
+		if !d.intact(ctx, c.Digest) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return fault.New(fault.Seal, "cannot use the operating system's image %s: it does not have the baseline's digest", d.Store.BaseImagePath(c.Name))
+		}
+	}
+	report.done("baseline", "%s %s, %d cryptexes, all bytes read", b.Product, release.DisplayVersion(b.OSVersion), len(b.Cryptexes))
+	return nil
+}
+
+// makeIdentity makes the device's key and nonces, unless they are there.
+func (d *Device) makeIdentity() error {
+	if _, err := d.key(); err != nil {
+		if !errors.Is(err, store.ErrEmpty) {
+			return err
+		}
+		key, err := identity.NewKey(d.Rand)
+		if err != nil {
+			return err
+		}
+		text, err := identity.MarshalKey(key)
+		if err != nil {
+			return err
+		}
+		if err := d.Store.WriteIdentityKey(text); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Store.Nonces(); !errors.Is(err, store.ErrEmpty) {
+		return err
+	}
+	n, err := ticket.NewNonces(d.Rand)
+	if err != nil {
+		return err
+	}
+	return d.Store.WriteNonces(n)
+}
+
+// announce tells the server who this device is. The answer's ticket is checked
+// before anything is kept.
+func (d *Device) announce(ctx context.Context, server, token string, b release.Baseline) (identity.ID, []byte, error) {
+	var none identity.ID
+	key, err := d.key()
+	if err != nil {
+		return none, nil, err
+	}
+	public, err := identity.MarshalPublic(key.Public())
+	if err != nil {
+		return none, nil, err
+	}
+	id, err := d.keyID()
+	if err != nil {
+		return none, nil, err
+	}
+	var answer enrollAnswer
+	err = d.postTo(ctx, server, "/v1/enroll", enrollRequest{
+		Token: token, PublicKey: base64.StdEncoding.EncodeToString(public), Product: b.Product, Baseline: b.Digest().String(),
+	}, &answer)
+	if err != nil {
+		return none, nil, err
+	}
+	if answer.Device != id.Hex() {
+		return none, nil, fault.New(fault.Refused, "cannot enrol: the server calls this device %.12q, its key says %.12q", answer.Device, id.Hex())
+	}
+	der, err := decodeTicket(answer.BaselineTicket)
+	if err != nil {
+		return none, nil, err
+	}
+	_, err = d.verifyTicket(der, b, ticket.Expect{OfBaseline: true, Cryptexes: claims(b.Cryptexes)})
+	return id, der, err
+}
+
+// adoptBaseline writes the baseline's set and makes it current and, last, base.
+func (d *Device) adoptBaseline(b release.Baseline, der []byte) error {
+	set := setOf(b, "", 0, b.Cryptexes, der)
+	if err := d.Store.AddSet(set); err != nil {
+		return err
+	}
+	if err := d.Store.Point(store.Current, set.ID); err != nil {
+		return err
+	}
+	return d.Store.Point(store.Base, set.ID)
+}
+
+// keyID is the device's id by its key, enrolled or not.
+func (d *Device) keyID() (identity.ID, error) {
+	key, err := d.key()
+	if err != nil {
+		return identity.ID{}, err
+	}
+	return identity.IDOf(key.Public())
+}
