@@ -30,7 +30,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -114,8 +113,12 @@ func New(c Config) (*Server, error) {
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/security/", http.StatusFound)
 	})
-	if err := s.pages(c.Security); err != nil {
-		return nil, err
+	if c.Security != "" {
+		s.mux.Handle("GET /security/", http.StripPrefix("/security", pages(c.Security)))
+		s.mux.HandleFunc("GET /.well-known/security.txt", func(w http.ResponseWriter, r *http.Request) {
+			r.URL.Path = "/security.txt"
+			pages(c.Security).ServeHTTP(w, r)
+		})
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.write(w, &Problem{Title: http.StatusText(http.StatusNotFound), Status: http.StatusNotFound, Code: codeNotFound, Detail: "there is nothing at " + r.URL.Path})
@@ -128,29 +131,6 @@ func or(n, otherwise int) int {
 		return otherwise
 	}
 	return n
-}
-
-// pages serves the public pages, which are rendered elsewhere as plain files.
-func (s *Server) pages(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("cannot serve the public pages: %w", err)
-	}
-	files := http.FileServerFS(root.FS())
-	s.mux.Handle("GET /security/", http.StripPrefix("/security", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cache-Control", "public, max-age=300")
-		files.ServeHTTP(w, r)
-	})))
-	s.mux.HandleFunc("GET /.well-known/security.txt", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFileFS(w, r, root.FS(), "security.txt")
-	})
-	return nil
 }
 
 // ServeHTTP implements http.Handler.
