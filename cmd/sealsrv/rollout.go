@@ -77,7 +77,9 @@ are no more than 100 of them.`,
 			if cmd.Flags().Changed("percent") && percent < 0 {
 				return fault.New(fault.Usage, "%d is not a percentage from 0 to 100", percent)
 			}
-			return ringAct(cmd, func(ctx context.Context, d *rollout.Desk) (release.Ring, error) { return d.Start(ctx, args[0], percent) })
+			return ringAct(cmd, func(ctx context.Context, d *rollout.Desk) (release.Ring, error) {
+				return d.Start(ctx, args[0], percent)
+			})
 		},
 	}
 	cmd.Flags().IntVar(&percent, "percent", -1, "share of the devices, 0 to 100")
@@ -119,7 +121,9 @@ func newRolloutResume() *cobra.Command {
 			if cmd.Flags().Changed("percent") && percent < 0 {
 				return fault.New(fault.Usage, "%d is not a percentage from 0 to 100", percent)
 			}
-			return ringAct(cmd, func(ctx context.Context, d *rollout.Desk) (release.Ring, error) { return d.Resume(ctx, args[0], percent) })
+			return ringAct(cmd, func(ctx context.Context, d *rollout.Desk) (release.Ring, error) {
+				return d.Resume(ctx, args[0], percent)
+			})
 		},
 	}
 	cmd.Flags().IntVar(&percent, "percent", -1, "share of the devices from now on, 0 to 100 (default: as before)")
