@@ -105,9 +105,9 @@ type User struct {
 
 // BecomeUser drops every privilege of this process that the user doesn't have,
 // for good: capabilities outside bounding can't come back even through a
-// set-user-id program, and with noNewPrivs none can. The threads that go on to
-// execute a program must be the calling one.
-func BecomeUser(u User, bounding uint64, noNewPrivs bool) error {
+// set-user-id program. The thread that goes on to execute a program must be
+// the calling one.
+func BecomeUser(u User, bounding uint64) error {
 	// Keys of the session that started this process are none of the user's business.
 	_, _ = unix.KeyctlJoinSessionKeyring("")
 	for c := 0; c <= 63; c++ {
@@ -131,11 +131,6 @@ func BecomeUser(u User, bounding uint64, noNewPrivs bool) error {
 	if err := syscall.Setresuid(u.UID, u.UID, u.UID); err != nil {
 		return fmt.Errorf("cannot become user %d: %w", u.UID, err)
 	}
-	if noNewPrivs {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("cannot forbid new privileges: %w", err)
-		}
-	}
 	if u.UID == 0 {
 		return nil
 	}
@@ -148,26 +143,11 @@ func BecomeUser(u User, bounding uint64, noNewPrivs bool) error {
 	return nil
 }
 
-// Execute replaces this process by a program, started from the calling thread
-// with its namespaces and credentials. A name without a slash is looked for in
-// path, as a shell does. It returns only if that failed.
-func Execute(name, path string, args, env []string) error {
-	if strings.Contains(name, "/") {
-		return fmt.Errorf("cannot execute %s: %w", name, syscall.Exec(name, args, env))
-	}
-	var found error = os.ErrNotExist
-	for _, dir := range strings.Split(path, ":") {
-		if dir == "" {
-			dir = "."
-		}
-		err := syscall.Exec(dir+"/"+name, args, env)
-		if errors.Is(err, unix.EACCES) {
-			found = err
-		} else if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-			return fmt.Errorf("cannot execute %s/%s: %w", dir, name, err)
-		}
-	}
-	return fmt.Errorf("cannot execute %s: %w", name, found)
+// Execute replaces this process by the program at path, started from the
+// calling thread with its namespaces and credentials. It returns only if that
+// failed.
+func Execute(path string, args, env []string) error {
+	return fmt.Errorf("cannot execute %s: %w", path, syscall.Exec(path, args, env))
 }
 
 // CloseOnExec makes an inherited descriptor end with the next execution.

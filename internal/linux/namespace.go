@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,13 +64,38 @@ func (p *Process) SameRoot() (bool, error) {
 	return a.Dev_major == b.Dev_major && a.Dev_minor == b.Dev_minor && a.Ino == b.Ino && a.Mnt_id == b.Mnt_id, nil
 }
 
-// OwnMountNamespace is the number of the calling thread's mount namespace.
-func OwnMountNamespace() (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/mnt", &st); err != nil {
-		return 0, fmt.Errorf("cannot read the mount namespace: %w", err)
+// OwnMountNamespace is the inode number of the calling thread's mount namespace
+// and, on Linux 6.11 and newer, a number that no other one ever has (else 0).
+func OwnMountNamespace() (inode, id uint64, err error) {
+	fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot read the mount namespace: %w", err)
 	}
-	return st.Ino, nil
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, 0, fmt.Errorf("cannot read the mount namespace: %w", err)
+	}
+	return st.Ino, namespaceID(fd), nil
+}
+
+// MountNamespaceID is the number of the process's mount namespace that no
+// other one ever has, 0 on kernels before 6.11.
+func (p *Process) MountNamespaceID() (uint64, error) {
+	fd, err := p.open("ns/mnt")
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return namespaceID(fd), nil
+}
+
+func namespaceID(fd int) (id uint64) {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.NS_GET_MNTNS_ID, uintptr(unsafe.Pointer(&id)))
+	if errno != 0 {
+		return 0
+	}
+	return id
 }
 
 // SetUmask sets the calling thread's file mode mask; the thread must have its
@@ -82,6 +108,30 @@ func Chdir(dir string) error {
 		return fmt.Errorf("cannot change to the folder %s: %w", dir, err)
 	}
 	return nil
+}
+
+// SameNamespaces says whether the process lives in all of the caller's
+// namespaces of the given kinds.
+func (p *Process) SameNamespaces(kinds ...string) (bool, error) {
+	own, err := OpenProcess(os.Getpid())
+	if err != nil {
+		return false, err
+	}
+	defer own.Close()
+	for _, kind := range kinds {
+		its, err := p.Namespace(kind)
+		if err != nil {
+			return false, err
+		}
+		mine, err := own.Namespace(kind)
+		if err != nil {
+			return false, err
+		}
+		if its != mine {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // JoinCgroup puts this process into the control groups that another one is in,

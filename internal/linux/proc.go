@@ -116,6 +116,8 @@ type Stat struct {
 	Session int
 	Kernel  bool   // a thread of the kernel
 	Start   uint64 // clock ticks between boot and start; with the pid it names a process for good
+
+	Processor uint64 // clock ticks of processor time, its own and of children it waited for
 }
 
 // Stat reads the process's state.
@@ -146,6 +148,13 @@ func parseStat(data []byte) (Stat, error) {
 	st.Session, errs[1] = strconv.Atoi(f[3])
 	flags, errs[2] = strconv.ParseUint(f[6], 10, 64)
 	st.Start, errs[3] = strconv.ParseUint(f[19], 10, 64)
+	for _, field := range f[11:15] {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return Stat{}, err
+		}
+		st.Processor += n
+	}
 	const kernelThread = 0x00200000 // PF_KTHREAD of linux/sched.h
 	st.Kernel = flags&kernelThread != 0
 	return st, errors.Join(errs[:]...)

@@ -59,9 +59,15 @@ func TestProcess(t *testing.T) {
 	if args, err := p.Command(); err != nil || !slices.Equal(args, []string{"/bin/sleep", "1000"}) {
 		t.Errorf("command %q, %v", args, err)
 	}
-	mine, err := OwnMountNamespace()
+	mine, id, err := OwnMountNamespace()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if its, err := p.MountNamespaceID(); err != nil || its != id || AtLeast("6.12") && id == 0 {
+		t.Errorf("mount namespace id %d, mine %d, %v", its, id, err)
+	}
+	if same, err := p.SameNamespaces("mnt", "user", "pid", "net"); err != nil || !same {
+		t.Errorf("same namespaces %v, %v", same, err)
 	}
 	if its, err := p.Namespace("mnt"); err != nil || its != mine {
 		t.Errorf("mount namespace %d, mine %d, %v", its, mine, err)

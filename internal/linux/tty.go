@@ -41,6 +41,13 @@ func Terminal(f *os.File) bool {
 	return err == nil
 }
 
+// Foreground says whether this process may read from the terminal: whether it
+// is in the foreground of the terminal's session.
+func Foreground(f *os.File) bool {
+	group, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
 // CopyTerminalSize gives one terminal the size of another.
 func CopyTerminalSize(from, to *os.File) error {
 	size, err := unix.IoctlGetWinsize(int(from.Fd()), unix.TIOCGWINSZ)
