@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealant-os/sealant/device"
+	"github.com/sealant-os/sealant/internal/cli"
+)
+
+func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+
+func newEnroll() *cobra.Command {
+	var o device.EnrollOptions
+	cmd := &cobra.Command{
+		Use:   "enroll --token TOKEN [--server URL]",
+		Short: "make this device known to its server",
+		Long: `Enroll gives this device an identity of its own, makes it known to the server,
+and receives the ticket of the baseline, which stays valid for ever and offline.
+The operator makes the token; it is good for one device.`,
+		Example: "  sealant enroll --token 7Q4M-… --server https://improvements.example.com",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := ask[device.Enrolled](cmd, "enroll", o)
+			if err != nil {
+				return err
+			}
+			s := cli.For(cmd)
+			if s.JSON {
+				return s.Document("sealant.enrolled/1", r)
+			}
+			if o.DryRun {
+				printf(s, "Would enrol as %s %s at %s.\n", r.Product, device.VersionText(r.OSVersion), r.Server)
+				return nil
+			}
+			printf(s, "%s Enrolled: device %s at %s.  Key in a file (sealant doctor).\n", s.Good(), r.Short, r.Server)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&o.Token, "token", "", "the operator's token (required)")
+	cmd.Flags().StringVar(&o.Server, "server", "", "the server's base URL (default: server.url of agent.toml)")
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "check everything that can be checked here, and change nothing")
+	cmd.MarkFlagRequired("token")
+	return cmd
+}
