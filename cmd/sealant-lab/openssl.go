@@ -35,7 +35,7 @@ func tellOpenSSL(s *story) error {
 		return err
 	}
 	s.run(vendor, fmt.Sprintf("sealpub release --dir vendor --id SI-2026-0001 --level 1 --cryptex os=images/os.cryptex:images-new/os.cryptex "+
-		"--severity high --title 'libssl3 %s' --text 'See the changelog of libssl3.' --acknowledge all", newer), shows("bit-exact"), exits(0))
+		"--severity high --title 'libssl3 %s' --text 'See the changelog of libssl3.' --acknowledge version-changed", newer), shows("bit-exact"), exits(0))
 	s.run(vendor, "sealsrv rollout start SI-2026-0001 --dir vendor --percent 100", exits(0))
 
 	s.chapter("The device")

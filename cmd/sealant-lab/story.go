@@ -223,8 +223,8 @@ func (s *story) restart() result {
 	if err != nil {
 		r.code, r.output = 1, printed+err.Error()
 	}
-	if !s.terse {
-		fmt.Fprint(s.out, r.output)
+	if !s.terse && r.output != "" {
+		fmt.Fprintln(s.out, strings.TrimRight(r.output, "\n"))
 	}
 	return s.judge("kiosk# reboot", r, nil)
 }
