@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,6 +31,7 @@ type BPF struct {
 	reader  *ringbuf.Reader
 	closers []interface{ Close() error }
 	missed  atomic.Uint64 // records that could not be read
+	close   sync.Once
 }
 
 // ringSize holds 16 384 ends between two reads.
@@ -166,12 +168,13 @@ func (b *BPF) Lost() uint64 {
 	return n + b.missed.Load()
 }
 
-// Close detaches the programs.
+// Close detaches the programs; a second one does nothing.
 func (b *BPF) Close() error {
 	var errs []error
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		errs = append(errs, b.closers[i].Close())
-	}
-	b.closers = nil
+	b.close.Do(func() {
+		for i := len(b.closers) - 1; i >= 0; i-- {
+			errs = append(errs, b.closers[i].Close())
+		}
+	})
 	return errors.Join(errs...)
 }
