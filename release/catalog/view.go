@@ -225,8 +225,9 @@ func (c *Client) Manifests(ctx context.Context, baseline release.Digest) ([]rele
 	var ids []string
 	if c.state != nil {
 		for name, f := range c.state.Targets[Targets].Signed.Targets {
-			id, ok := strings.CutPrefix(name, "releases/")
-			if id, ok = strings.CutSuffix(id, ".json"); ok && noteFor(f, baseline) {
+			file, isRelease := strings.CutPrefix(name, "releases/")
+			id, isDocument := strings.CutSuffix(file, ".json")
+			if isRelease && isDocument && noteFor(f, baseline) {
 				ids = append(ids, id)
 			}
 		}
