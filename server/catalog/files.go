@@ -12,6 +12,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -75,8 +76,10 @@ func (f *Files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	file, err := f.root.Open(name)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			http.Error(w, "cannot read the file", http.StatusInternalServerError)
+		// A file that is there and can't be opened is our trouble; everything
+		// else, a link that leads out of the folder included, is not there.
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EIO) {
+			http.Error(w, "cannot read the file", http.StatusServiceUnavailable)
 			return
 		}
 		absent(w)
