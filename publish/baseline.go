@@ -3,7 +3,6 @@ package publish
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -125,11 +124,7 @@ func (v *Vendor) build(data []byte, osVersion string) error {
 		return nil
 	}
 	v.OSVersion = osVersion
-	config, err := json.MarshalIndent(vendorFile{Schema: vendorSchema, Product: v.Product, OSVersion: osVersion}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(v.path(vendorName), append(config, '\n'), 0o644)
+	return v.save()
 }
 
 // Baseline is the baseline that the next OS image contains, from base.json or

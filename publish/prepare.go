@@ -224,7 +224,7 @@ func (p *preparation) run() (*Bundle, error) {
 	}
 	p.account.Manifest = m
 	if _, open := p.account.Findings(o.Acknowledge); len(open) > 0 {
-		return nil, fault.New(fault.Refused, "%w: %d findings", ErrFindings, len(open)).Hint("change it, or say that it is meant: --acknowledge CODE")
+		return nil, fault.New(fault.Failed, "%w: %s", ErrFindings, codesOf(open)).Hint("change it, or say that it is meant: --acknowledge CODE")
 	}
 	for i, q := range pairs {
 		c, err := p.patch(q, &p.account.Cryptexes[i])
@@ -238,6 +238,23 @@ func (p *preparation) run() (*Bundle, error) {
 		return nil, err
 	}
 	return p.bundle(m)
+}
+
+// codesOf counts findings by code: "file-added (2), symbol-removed (1)".
+func codesOf(findings []Finding) string {
+	var parts []string
+	for _, code := range Codes() {
+		n := 0
+		for _, f := range findings {
+			if f.Code == code {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s (%d)", code, n))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // cves are the flaws fixed before and those fixed now. One that was fixed

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/release/advisory"
 	"github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
@@ -27,6 +28,7 @@ type Vendor struct {
 	Dir       string
 	Product   string
 	OSVersion string
+	Publisher advisory.Publisher // who speaks on the public pages
 
 	now func() time.Time
 }
@@ -35,9 +37,19 @@ type Vendor struct {
 const vendorSchema = "sealant.vendor/1"
 
 type vendorFile struct {
-	Schema    string `json:"schema"`
-	Product   string `json:"product"`
-	OSVersion string `json:"os_version"`
+	Schema    string             `json:"schema"`
+	Product   string             `json:"product"`
+	OSVersion string             `json:"os_version"`
+	Publisher advisory.Publisher `json:"publisher"`
+}
+
+// save writes vendor.json.
+func (v *Vendor) save() error {
+	data, err := json.MarshalIndent(vendorFile{Schema: vendorSchema, Product: v.Product, OSVersion: v.OSVersion, Publisher: v.Publisher}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(v.path(vendorName), append(data, '\n'), 0o644)
 }
 
 // Paths in the folder.
@@ -67,10 +79,11 @@ type Opener func(file string) (crypto.Signer, error)
 type Setup struct {
 	Product    string
 	OSVersion  string
-	Owners     []string      // who owns root and targets keys; one "owner" where empty
-	Threshold  int           // how many of them must sign; more than half where 0
-	Throwaway  bool          // keys without a passphrase, for labs only
-	Passphrase NewPassphrase // unless Throwaway
+	Publisher  advisory.Publisher // Name is the product where empty
+	Owners     []string           // who owns root and targets keys; one "owner" where empty
+	Threshold  int                // how many of them must sign; more than half where 0
+	Throwaway  bool               // keys without a passphrase, for labs only
+	Passphrase NewPassphrase      // unless Throwaway
 	Now        func() time.Time
 }
 
@@ -102,6 +115,15 @@ func (s *Setup) check() error {
 	if s.Now == nil {
 		s.Now = time.Now
 	}
+	if s.Publisher.Name == "" {
+		s.Publisher.Name = s.Product
+	}
+	if s.Publisher.URL == "" {
+		s.Publisher.URL = "https://" + strings.ToLower(s.Product) + ".invalid/security"
+	}
+	if err := s.Publisher.Check(); err != nil {
+		return fault.New(fault.Usage, "%w", err)
+	}
 	return nil
 }
 
@@ -124,7 +146,7 @@ func Init(dir string, s Setup) (v *Vendor, err error) {
 	if err := os.MkdirAll(filepath.Join(work, onlineName), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot set up %s: %w", dir, err)
 	}
-	v = &Vendor{Dir: work, Product: s.Product, OSVersion: s.OSVersion, now: s.Now}
+	v = &Vendor{Dir: work, Product: s.Product, OSVersion: s.OSVersion, Publisher: s.Publisher, now: s.Now}
 	if err := v.fill(s); err != nil {
 		return nil, fmt.Errorf("cannot set up %s: %w", dir, err)
 	}
@@ -180,16 +202,12 @@ func (v *Vendor) fill(s Setup) error {
 	if err != nil {
 		return err
 	}
-	config, err := json.MarshalIndent(vendorFile{Schema: vendorSchema, Product: s.Product, OSVersion: s.OSVersion}, "", "  ")
-	if err != nil {
-		return err
-	}
-	for name, data := range map[string][]byte{rootName: root, ticketRootName: ticket.MarshalRoot(cert), vendorName: append(config, '\n')} {
-		if err := writeFile(filepath.Join(v.Dir, name), data, 0o644); err != nil {
+	for name, data := range map[string][]byte{rootName: root, ticketRootName: ticket.MarshalRoot(cert)} {
+		if err := writeFile(v.path(name), data, 0o644); err != nil {
 			return err
 		}
 	}
-	return nil
+	return v.save()
 }
 
 // newKey makes a key and its file. Online keys are used by a server that
@@ -236,7 +254,7 @@ func Open(dir string) (*Vendor, error) {
 			return nil, fmt.Errorf("cannot open the vendor folder: %s: %w", vendorName, err)
 		}
 	}
-	return &Vendor{Dir: dir, Product: f.Product, OSVersion: f.OSVersion, now: time.Now}, nil
+	return &Vendor{Dir: dir, Product: f.Product, OSVersion: f.OSVersion, Publisher: f.Publisher, now: time.Now}, nil
 }
 
 // Repository opens the catalog.

@@ -19,6 +19,7 @@ var groups = []func() *cobra.Command{
 	newSign,     // sign.go
 	newPublish,  // sign.go
 	newWithdraw, // sign.go
+	newAdvisory, // advisory.go
 	newKeys,     // keys.go
 	newTicket,   // ticket.go
 }

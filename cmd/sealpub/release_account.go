@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path"
 	"slices"
 
@@ -65,8 +66,8 @@ func first[T any](list []T, n int) []T { return list[:min(n, len(list))] }
 
 func printCryptex(s *cli.Screen, m release.Manifest, c publish.CryptexAccount) {
 	cmp := c.Comparison
-	s.Printf("%s  %d files changed, %d added, %d removed, %d mode changes\n", c.Name,
-		cmp.Count(release.Content), cmp.Count(release.Added), cmp.Count(release.Removed), cmp.Count(release.Mode))
+	s.Printf("%s  %s changed, %d added, %d removed, %s\n", c.Name,
+		plural(cmp.Count(release.Content), "file"), cmp.Count(release.Added), cmp.Count(release.Removed), plural(cmp.Count(release.Mode), "mode change"))
 	signs := map[string]string{release.Added: "+", release.Removed: "-", release.Content: "~", release.Mode: "m"}
 	for _, f := range first(cmp.Files, shownFiles) {
 		s.Printf("  %s %s", signs[f.Change], path.Base(f.Path))
@@ -92,6 +93,14 @@ func printCryptex(s *cli.Screen, m release.Manifest, c publish.CryptexAccount) {
 		s.Printf(" %s %s%s%s %s", s.Dot(), m.Previous, s.Arrow(), m.Label(), cli.Bytes(c.Shortcut))
 	}
 	s.Printf(" %s antipatch %s %s whole image %s %s bit-exact both ways %s\n", s.Dot(), cli.Bytes(c.Antipatch), s.Dot(), cli.Bytes(c.Image), s.Dot(), s.Good())
+}
+
+// plural counts: "1 file", "2 files".
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func orDash(s *cli.Screen, text string) string {
