@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"encoding/asn1"
 	"encoding/hex"
+	"flag"
 	"fmt"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,10 +113,10 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestRefusesOtherEncodings takes a good manifest apart into text and changes
-// one thing at a time. LEN fields are fixed up where the change is not about
-// them, so each case reaches the check it is about.
-func TestRefusesOtherEncodings(t *testing.T) {
+// encodings takes a good manifest apart into text and changes one thing at a
+// time. LEN fields are fixed up where the change is not about them, so each
+// case reaches the check it is about.
+func encodings() (accepted, refused map[string]string) {
 	prop := func(code, value string) string {
 		c := Code(code)
 		name := tlv("16", hex.EncodeToString([]byte(c)))
@@ -127,17 +131,13 @@ func TestRefusesOtherEncodings(t *testing.T) {
 	value := func(v string) string { return body(manb(manp(prop("valu", v)))) }
 	good := manb(manp())
 
-	if _, err := Parse(unhex(t, body(good))); err != nil {
-		t.Fatalf("the good one: %v", err)
-	}
-	for _, good := range []string{"0101ff", "010100", "020100", "02017f", "02020080", "020900ffffffffffffffff", "0400", "0500", "3100"} {
-		if _, err := Parse(unhex(t, value(good))); err != nil {
-			t.Errorf("value %s: %v", good, err)
-		}
+	accepted = map[string]string{"smallest": body(good)}
+	for _, v := range []string{"0101ff", "010100", "020100", "02017f", "02020080", "020900ffffffffffffffff", "0400", "0500", "3100"} {
+		accepted["value "+v] = value(v)
 	}
 
 	nameless := tlv("ff86f6d8ea75", tlv("30", "0500")) // tag "vluu", no name
-	cases := map[string]string{
+	refused = map[string]string{
 		"nothing":                      "",
 		"one byte":                     "30",
 		"empty":                        "3000",
@@ -220,11 +220,52 @@ func TestRefusesOtherEncodings(t *testing.T) {
 		"first byte of length only":    "3082",
 		"high tag where a SET belongs": whole(head, "3f31"+good[2:], signature, certificate),
 	}
-	for name, text := range cases {
-		if m, err := Parse(unhex(t, text)); err == nil {
-			t.Errorf("%s: accepted: %+v", name, m)
-		} else if !strings.HasPrefix(err.Error(), "cannot read manifest: ") {
-			t.Errorf("%s: %v", name, err)
+	return accepted, refused
+}
+
+var write = flag.Bool("write", false, "write the vectors of spec/vectors/image4 anew")
+
+// TestVectors judges spec/vectors/image4/manifests.txt, which has these
+// encodings and the example, for other implementations.
+func TestVectors(t *testing.T) {
+	const file = "../../spec/vectors/image4/manifests.txt"
+	accepted, refused := encodings()
+	accepted["every kind of value"] = hex.EncodeToString(example(t))
+	var made strings.Builder
+	for _, group := range []struct {
+		expect string
+		cases  map[string]string
+	}{{"ok", accepted}, {"refused", refused}} {
+		for _, name := range slices.Sorted(maps.Keys(group.cases)) {
+			fmt.Fprintf(&made, "comment: %s\nexpect: %s\nmanifest: %s\n\n", name, group.expect, group.cases[name])
+		}
+	}
+	if *write {
+		if err := os.WriteFile(file, []byte(made.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || string(text) != made.String() {
+		t.Fatalf("the file is not what this test makes: %v", err)
+	}
+	for block := range strings.SplitSeq(strings.TrimSuffix(string(text), "\n\n"), "\n\n") {
+		var comment, expect, manifest string
+		for line := range strings.Lines(block) {
+			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+			*map[string]*string{"comment": &comment, "expect": &expect, "manifest": &manifest}[key] = value
+		}
+		der := unhex(t, manifest)
+		m, err := Parse(der)
+		switch {
+		case expect == "ok" && err != nil:
+			t.Errorf("%s: %v", comment, err)
+		case expect == "ok":
+			reformat(t, der, m)
+		case err == nil:
+			t.Errorf("%s: accepted: %+v", comment, m)
+		case !strings.HasPrefix(err.Error(), "cannot read manifest: "):
+			t.Errorf("%s: %v", comment, err)
 		}
 	}
 }
