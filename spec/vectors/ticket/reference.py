@@ -77,7 +77,7 @@ def code_tag(code):
     return bytes([0xFF] + [0x80 | n >> s & 0x7F for s in (28, 21, 14, 7)] + [n & 0x7F])
 
 
-def read_property(r, wild):
+def read_property(r, wild, depth):
     tag, content, _ = r.element()
     need(len(tag) == 6 and tag[0] == 0xFF, "malformed")
     outer = Reader(content)
@@ -86,12 +86,12 @@ def read_property(r, wild):
     s = Reader(inside)
     code, _ = s.take(0x16)
     need(len(code) == 4 and all(0x20 <= c <= 0x7E for c in code) and code_tag(code) == tag, "malformed")
-    value = read_value(s, wild)
+    value = read_value(s, wild, depth)
     s.end()
     return code, value
 
 
-def read_value(r, wild):
+def read_value(r, wild, depth):
     tag, content, whole = r.element()
     if tag == b"\x01":
         need(content in (b"\x00", b"\xff"), "non-canonical")
@@ -108,7 +108,7 @@ def read_value(r, wild):
         need(content == b"", "malformed")
         return ("null",)
     if tag == b"\x31":
-        return ("set", read_set(whole, False))
+        return ("set", read_set(whole, False, depth + 1))
     if wild and whole == b"\xa0\x02\x05\x00":
         return ("required",)
     if wild and whole == b"\xa1\x02\x05\x00":
@@ -116,14 +116,15 @@ def read_value(r, wild):
     raise Refused("malformed")
 
 
-def read_set(whole, wild):
+def read_set(whole, wild, depth):
+    need(depth <= 4, "malformed")
     r = Reader(whole)
     content, _ = r.take(0x31)
     r.end()
     r, before, out = Reader(content), b"", {}
     while r.more():
         start = r.at
-        code, value = read_property(r, wild)
+        code, value = read_property(r, wild, depth)
         encoding = content[start:r.at]
         need(before < encoding and code not in out, "non-canonical")
         out[code], before = value, encoding
@@ -148,7 +149,7 @@ def parse(der):
     need(magic == b"IM4M" and version == b"\x00", "malformed", "non-canonical")
     tag, _, signed = r.element()
     need(tag == b"\x31", "malformed")
-    body = read_set(signed, False)
+    body = read_set(signed, False, 1)
     need(list(body) == [b"MANB"], "malformed")
     manb = as_set(body[b"MANB"])
     signature, _ = r.take(0x04)
@@ -327,7 +328,7 @@ def read_constraints(der):
         need(tag == code_tag(want), "malformed")
         s = Reader(Reader(inside).take(0x30)[0])
         need(s.take(0x16)[0] == want, "malformed")
-        out[want] = read_set(s.element()[2], True)
+        out[want] = read_set(s.element()[2], True, 2)
         s.end()
     r.end()
     return out
