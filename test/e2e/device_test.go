@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -231,6 +232,15 @@ func equal(a, b []string) bool {
 		if a[i] != b[i] {
 			return false
 		}
+	}
+	return true
+}
+
+// hangUp answers nothing, as a network that is gone.
+func hangUp(w http.ResponseWriter, _ *http.Request) bool {
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err == nil {
+		c.Close()
 	}
 	return true
 }

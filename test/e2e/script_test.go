@@ -1,0 +1,67 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs the real command against a device, as a person would. The
+// scripts have commands of their own:
+//
+//	release N PERCENT   the vendor publishes the n-th improvement
+//	recall N            and takes it back
+//	restart             the device restarts
+//	offline, online     the device's network
+func TestScripts(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "../../cmd/sealant")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	type key struct{}
+	at := func(ts *testscript.TestScript) *machine { return ts.Value(key{}).(*machine) }
+	number := func(ts *testscript.TestScript, s string) int {
+		n, err := strconv.Atoi(s)
+		ts.Check(err)
+		return n
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			tb := e.T().(testing.TB)
+			v := newVendor(tb)
+			m := v.machine("")
+			e.Values[key{}] = m
+			// The real binary, always told where the device is.
+			wrapper := filepath.Join(e.WorkDir, "bin", "sealant")
+			if err := os.MkdirAll(filepath.Dir(wrapper), 0o755); err != nil {
+				return err
+			}
+			script := fmt.Sprintf("#!/bin/sh\nexec %s/sealant --root %s \"$@\"\n", bin, m.root)
+			if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+				return err
+			}
+			e.Setenv("PATH", filepath.Dir(wrapper)+":"+os.Getenv("PATH"))
+			e.Setenv("LANG", "C.UTF-8")
+			e.Setenv("ROOT", m.root)
+			e.Setenv("TOKEN", v.node.Token(1))
+			e.Setenv("URL", v.url)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"release": func(ts *testscript.TestScript, _ bool, args []string) {
+				at(ts).v.release(number(ts, args[0]), number(ts, args[1]))
+			},
+			"recall":  func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.recall(number(ts, args[0])) },
+			"restart": func(ts *testscript.TestScript, _ bool, args []string) { at(ts).boot() },
+			"offline": func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.hostile(hangUp) },
+			"online":  func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.hostile(nil) },
+		},
+	})
+}
