@@ -72,10 +72,7 @@ func New(tb testing.TB) *World {
 	w.Root, err = ticket.NewRoot(rand.Reader, w.RootKey, "Example ticket root", w.Now().Add(-time.Hour), w.Now().AddDate(10, 0, 0))
 	w.must(err)
 	w.NewLeaf(24 * time.Hour)
-	w.Baseline = release.Baseline{
-		Schema: release.BaselineSchema, Product: Product, OSVersion: "42.3.0",
-		Cryptexes: []release.Image{image("os", 0, release.SubtypeOS), image("web", 0, release.SubtypeApp)},
-	}
+	w.Baseline = Baseline()
 	w.PublishBaseline(w.Baseline)
 	return w
 }
@@ -146,14 +143,25 @@ func (w *World) PublishBaseline(b release.Baseline) {
 }
 
 // Manifest is the improvement SI-2026-000N of level n on the baseline.
-func (w *World) Manifest(n int) release.Manifest {
+func (w *World) Manifest(n int) release.Manifest { return Manifest(n, w.Now()) }
+
+// Baseline is the vendor's baseline.
+func Baseline() release.Baseline {
+	return release.Baseline{
+		Schema: release.BaselineSchema, Product: Product, OSVersion: "42.3.0",
+		Cryptexes: []release.Image{image("os", 0, release.SubtypeOS), image("web", 0, release.SubtypeApp)},
+	}
+}
+
+// Manifest is the improvement SI-2026-000N of level n on the baseline.
+func Manifest(n int, published time.Time) release.Manifest {
 	from, to := image("web", 0, release.SubtypeApp), image("web", n, release.SubtypeApp)
 	file := func(what string) release.File {
 		return release.File{Digest: release.DigestOf(fmt.Appendf(nil, "%s %d", what, n)), Size: 1000}
 	}
 	m := release.Manifest{
-		Schema: release.ManifestSchema, ID: ID(n), Level: n, Product: Product, OSVersion: "42.3.0", Baseline: w.Baseline.Digest(),
-		Published: release.Time(w.Now()), Severity: "high", Title: "A fix", Text: "It is fixed.", CVEs: []release.CVE{},
+		Schema: release.ManifestSchema, ID: ID(n), Level: n, Product: Product, OSVersion: "42.3.0", Baseline: Baseline().Digest(),
+		Published: release.Time(published), Severity: "high", Title: "A fix", Text: "It is fixed.", CVEs: []release.CVE{},
 		Cryptexes: []release.Change{{
 			Name: "web", Subtype: release.SubtypeApp, From: from.State(), To: to.State(),
 			Patch: file("patch"), Antipatch: file("antipatch"), Files: []release.FileChange{},

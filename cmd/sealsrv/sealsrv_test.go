@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sealant-os/sealant/internal/cli"
+	"github.com/sealant-os/sealant/publish"
+	"github.com/sealant-os/sealant/release"
+	signed "github.com/sealant-os/sealant/release/catalog"
+	"github.com/sealant-os/sealant/server"
+	"github.com/sealant-os/sealant/server/servertest"
+	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/signer"
+	"github.com/sealant-os/sealant/trust/ticket"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sealsrv": func() { cli.Main(root()) },
+		"lab":     func() { exit(lab(os.Args[1:])) },
+	})
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("LC_ALL", "C.UTF-8")
+			e.Setenv("HOME", e.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await},
+	})
+}
+
+// await waits until a file is there and sets a variable to its content:
+// await FILE VARIABLE.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE VARIABLE")
+	}
+	for range 400 {
+		if text, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && len(text) > 0 {
+			ts.Setenv(args[1], strings.TrimSpace(string(text)))
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	ts.Fatalf("%s did not appear in 10 s", args[0])
+}
+
+// lab is what scripts need of publishers and devices:
+//
+//	lab vendor DIR N             a vendor folder with a baseline and N improvements
+//	lab encrypt KEY PASSPHRASE   encrypts a key file
+//	lab enrol URL KEY TOKEN      enrols the device of a key file, which it makes
+//	lab ask URL KEY LEVEL NONCE  asks for a ticket; prints ok or the code
+func lab(args []string) error {
+	if len(args) < 3 {
+		return fmt.Errorf("usage: lab vendor|encrypt|enrol|ask …")
+	}
+	switch args[0] {
+	case "vendor":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return labVendor(args[1], n)
+	case "encrypt":
+		return labEncrypt(args[1], args[2])
+	case "enrol":
+		return labEnrol(args[1], args[2], args[3])
+	case "ask":
+		return labAsk(args[1], args[2], args[3], args[4])
+	}
+	return fmt.Errorf("lab does not know %s", args[0])
+}
+
+func labKey(path string) (crypto.Signer, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	k, err := signer.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return k.Unlock(nil)
+}
+
+func labVendor(dir string, n int) error {
+	v, err := publish.Init(dir, publish.Setup{Product: servertest.Product, OSVersion: "42.3.0", Throwaway: true})
+	if err != nil {
+		return err
+	}
+	repo, err := v.Repository()
+	if err != nil {
+		return err
+	}
+	targets, err := labKey(filepath.Join(dir, "keys", "targets-owner.key"))
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	draft, err := repo.Draft(signed.Targets, now)
+	if err != nil {
+		return err
+	}
+	add := func(path string, data []byte, err error) error {
+		if err != nil {
+			return err
+		}
+		t, err := repo.Store(path, bytes.NewReader(data))
+		if err != nil {
+			return err
+		}
+		return draft.Set(t)
+	}
+	base := servertest.Baseline()
+	data, err := base.Encode()
+	if err := add(release.BaselinePath(base.Digest()), data, err); err != nil {
+		return err
+	}
+	for i := 1; i <= n; i++ {
+		data, err := servertest.Manifest(i, now).Encode()
+		if err := add(release.ManifestPath(servertest.ID(i)), data, err); err != nil {
+			return err
+		}
+	}
+	if _, err := draft.Sign(targets); err != nil {
+		return err
+	}
+	return repo.Publish(draft)
+}
+
+func labEncrypt(path, passphrase string) error {
+	key, err := labKey(path)
+	if err != nil {
+		return err
+	}
+	text, err := signer.Encrypt("recall", key, []byte(passphrase))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
+func labEnrol(url, file, token string) error {
+	key, err := identity.NewKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	text, err := identity.MarshalKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	public, err := identity.MarshalPublic(key.Public())
+	if err != nil {
+		return err
+	}
+	id, err := identity.IDOf(key.Public())
+	if err != nil {
+		return err
+	}
+	code, err := labPost(url, "/v1/enroll", key, server.Enrolment{
+		Token: token, PublicKey: public, Product: servertest.Product, Baseline: servertest.Baseline().Digest().String(),
+	})
+	fmt.Println(code, id)
+	return err
+}
+
+func labAsk(url, file, level, nonce string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	key, err := identity.ParseKey(text)
+	if err != nil {
+		return err
+	}
+	l, err := strconv.Atoi(level)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(nonce)
+	if err != nil {
+		return err
+	}
+	value := servertest.Nonce(n)
+	code, err := labPost(url, "/v1/tickets", key, server.TicketRequest{
+		Product: servertest.Product, Baseline: servertest.Baseline().Digest().String(), Release: servertest.ID(l),
+		Domain: ticket.Domain, Nonce: hex.EncodeToString(value[:]),
+	})
+	fmt.Println(code)
+	return err
+}
+
+// labPost sends a signed request and returns "ok" or the problem's code.
+func labPost(url, path string, key *ecdsa.PrivateKey, body any) (string, error) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return "", err
+	}
+	sig, err := identity.SignRequest(key, "POST", path, data, time.Now())
+	if err != nil {
+		return "", err
+	}
+	req, err := http.NewRequest("POST", url+path, bytes.NewReader(data))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(identity.DeviceHeader, sig.Device)
+	req.Header.Set(identity.DateHeader, sig.Date)
+	req.Header.Set(identity.SignatureHeader, sig.Signature)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return "ok", nil
+	}
+	var p server.Problem
+	if err := json.Unmarshal(answer, &p); err != nil {
+		return "", err
+	}
+	return p.Code, nil
+}
