@@ -99,6 +99,9 @@ func (d *Device) check(ctx context.Context, o CheckOptions, report Report) (Chec
 // Answer is the exit code that tells a script what a check found: nil where
 // there is nothing to do.
 func (c Checked) Answer() fault.Kind {
+	if c.Recall != nil && c.Recall.State != "declined" {
+		return fault.Recalled
+	}
 	switch c.State {
 	case StateAvailable:
 		return fault.Available

@@ -62,8 +62,12 @@ func (d *Device) install(ctx context.Context, o InstallOptions, actor Actor, rep
 		return Installed{}, err
 	}
 	if !o.DryRun {
-		if _, err := d.followRecall(ctx, cat, report); err != nil {
+		r, err := d.followRecall(ctx, cat, report)
+		if err != nil {
 			return Installed{}, err
+		}
+		if r != nil {
+			report.note("recall", "%s", r.Message)
 		}
 	}
 	st, err := d.state()

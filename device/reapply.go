@@ -69,7 +69,7 @@ func (d *Device) Reapply(ctx context.Context, o ReapplyOptions, actor Actor, rep
 	}
 	report.note("release", "%s", headline(&off))
 	if off.download == 0 {
-		report.done("patches", "kept since it was removed: nothing to download")
+		report.done("patches", "kept on this device: no download")
 	}
 	return d.reapply(ctx, cat, st, m, res, began, actor, report)
 }

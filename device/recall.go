@@ -54,7 +54,6 @@ func (d *Device) followRecall(ctx context.Context, cat *catalog.Client, report R
 		if !d.Config.Policy.RecallAccept {
 			r.State = "declined"
 			r.Message = fmt.Sprintf("The vendor took back improvement %s (%s). Policy keeps it on this device.", r.Name, r.Reason)
-			report.warn("recall", "%s", r.Message)
 			return r, nil
 		}
 		if st.next != nil && st.next.ID == set.ID {
@@ -66,7 +65,6 @@ func (d *Device) followRecall(ctx context.Context, cat *catalog.Client, report R
 		if err != nil {
 			return last, fmt.Errorf("cannot take %s back: %w", r.Name, err)
 		}
-		report.note("recall", "%s", r.Message)
 		last = r
 	}
 	return last, nil

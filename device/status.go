@@ -59,7 +59,7 @@ type CryptexStatus struct {
 	Level    int         `json:"level"` // of what is installed, 0 for the baseline
 	Seal     string      `json:"seal"`  // verity root, hexadecimal
 	Mounted  bool        `json:"mounted"`
-	Verified bool        `json:"verified"` // what is mounted is what the ticket names
+	Verified bool        `json:"verified"` // what is mounted is what the booted set names
 	Ticket   string      `json:"ticket"`   // valid,bound; delivered; or what is wrong
 	Apps     []AppStatus `json:"apps"`
 	Active   int         `json:"active_processes"` // that use the installed content
@@ -109,7 +109,7 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 	}
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Baseline != st.digest })
 	d.statusOfSets(st, &s)
-	return s, d.statusOfContent(ctx, st, &s)
+	return s, d.statusOfContent(st, &s)
 }
 
 // hostName is what people call this device.
@@ -196,13 +196,13 @@ func (st state) installedSet() *store.Set {
 }
 
 // statusOfContent fills the table: what is mounted, who uses it.
-func (d *Device) statusOfContent(ctx context.Context, st state, s *Status) error {
+func (d *Device) statusOfContent(st state, s *Status) error {
 	set := st.installedSet()
 	if set == nil {
 		return nil
 	}
 	booted := d.bootedSet()
-	usage, err := d.usage(ctx)
+	usage, err := d.usage()
 	if err != nil {
 		return err
 	}
@@ -216,18 +216,13 @@ func (d *Device) statusOfContent(ctx context.Context, st state, s *Status) error
 		if b, ok := st.baseline.Cryptex(c.Name); ok && store.Digest(b.Digest) != c.Image {
 			line.Level = set.Level
 		}
-		line.Mounted, line.Verified = usage.mounted(d.Store, set.ID, c)
-		for _, u := range usage.of(c.Name) {
-			line.Users++
-			if u.Image == c.Image {
-				line.Active++
-			}
-		}
+		line.Mounted, line.Verified = usage.mounted(was)
+		line.Active, line.Users = usage.count(c)
 		for _, app := range d.Config.Apps {
 			if !app.Uses(c.Name) {
 				continue
 			}
-			if a, running := usage.app(app, c); running {
+			if a, running := usage.app(app.ID, c); running {
 				line.Apps = append(line.Apps, a)
 			}
 		}

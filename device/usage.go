@@ -1,48 +1,64 @@
 package device
 
 import (
-	"context"
+	"path/filepath"
 
-	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
-// use is one process that uses a cryptex's content.
-type use struct {
-	PID        int
-	Executable string
-	Unit       string
-	App        string // as it was launched, "" if it wasn't by Sealant
-	Cryptex    string
-	Image      store.Digest
+// usage is who uses which content on this machine now, and what is mounted
+// where everybody sees it.
+type usage struct {
+	uses   []launch.Use
+	hidden int // processes that this user may not look into
+	shown  map[string]activate.Content
 }
 
-// uses is who uses what on this machine now.
-type uses struct {
-	all []use
+// usage looks at every process and every mount.
+func (d *Device) usage() (usage, error) {
+	u := usage{shown: map[string]activate.Content{}}
+	scan, err := launch.Processes(d.Store, d.Config.Apps)
+	if err != nil {
+		return u, err
+	}
+	u.uses, u.hidden = scan.Uses, scan.Hidden
+	// The last mount at a place is the one that is seen.
+	_, err = linux.OwnMounts(func(m *linux.MountPoint) bool {
+		if c, ok := activate.ContentOf(m); ok && filepath.Dir(m.Path) == d.Store.CryptexDir() {
+			u.shown[filepath.Base(m.Path)] = c
+		}
+		return false
+	})
+	return u, err
 }
 
-// usage looks at every process.
-func (d *Device) usage(context.Context) (uses, error) {
-	return uses{}, nil
-}
-
-func (u uses) of(cryptex string) []use {
-	var list []use
-	for _, x := range u.all {
-		if x.Cryptex == cryptex {
-			list = append(list, x)
+// count says how many processes use a cryptex at all, and how many of them use
+// nothing of it but the given image.
+func (u usage) count(c store.Cryptex) (active, all int) {
+	good := map[int]bool{}
+	for _, x := range u.uses {
+		if x.Cryptex == c.Name {
+			before, seen := good[x.PID]
+			good[x.PID] = x.Image == c.Image && (before || !seen)
 		}
 	}
-	return list
+	for _, ok := range good {
+		if ok {
+			active++
+		}
+	}
+	return active, len(good)
 }
 
 // app says how an app's processes stand to a cryptex; running is false if none
 // of them uses it.
-func (u uses) app(app policy.App, c store.Cryptex) (s AppStatus, running bool) {
-	s = AppStatus{App: app.ID, Active: true, PIDs: []int{}}
-	for _, x := range u.of(c.Name) {
-		if !belongs(app, x) {
+func (u usage) app(id string, c store.Cryptex) (s AppStatus, running bool) {
+	s = AppStatus{App: id, Active: true, PIDs: []int{}}
+	for _, x := range u.uses {
+		if x.App != id || x.Cryptex != c.Name {
 			continue
 		}
 		running = true
@@ -54,13 +70,9 @@ func (u uses) app(app policy.App, c store.Cryptex) (s AppStatus, running bool) {
 	return s, running
 }
 
-// belongs says whether a process is part of an app.
-func belongs(app policy.App, x use) bool {
-	return x.App == app.ID || app.Unit != "" && x.Unit == app.Unit || app.Owns(x.Executable)
-}
-
-// mounted says whether a set's cryptex is mounted, and is the image that the
-// set names.
-func (u uses) mounted(s *store.Store, set string, c store.Cryptex) (mounted, same bool) {
-	return true, true
+// mounted says whether a cryptex is mounted where everybody sees it, and
+// whether it is the image that a set names.
+func (u usage) mounted(c store.Cryptex) (mounted, same bool) {
+	content, ok := u.shown[c.Name]
+	return ok, ok && content.Image == c.Image
 }

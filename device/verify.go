@@ -81,7 +81,7 @@ func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Ve
 	if err := d.verifyImages(ctx, sets, &v, report); err != nil {
 		return v, err
 	}
-	d.verifyMounts(ctx, st, &v)
+	d.verifyMounts(&v)
 	records, err := d.Store.History()
 	v.add("history", err, "%d records whole", len(records))
 	if activate.Enforced() == activate.AtMount {
@@ -225,21 +225,21 @@ func (d *Device) verifyImage(ctx context.Context, c store.Cryptex, report Report
 	return len(cache.Entries), nil
 }
 
-func (d *Device) verifyMounts(ctx context.Context, st state, v *Verified) {
+func (d *Device) verifyMounts(v *Verified) {
 	set := d.bootedSet()
-	u, err := d.usage(ctx)
+	u, err := d.usage()
 	if err != nil {
 		v.add("mounts", err, "")
 		return
 	}
 	good := 0
 	for _, c := range set.Cryptexes {
-		if _, same := u.mounted(d.Store, set.ID, c); same {
+		if _, same := u.mounted(c); same {
 			good++
 		}
 	}
 	if good < len(set.Cryptexes) {
-		v.warn("mounts", "mounts", "%d of %d are the verified files", good, len(set.Cryptexes))
+		v.add("mounts", fault.New(fault.Seal, "%d of %d are the verified files", good, len(set.Cryptexes)), "")
 		return
 	}
 	v.add("mounts", nil, "%d of %d are the verified files", good, len(set.Cryptexes))

@@ -22,7 +22,7 @@ With --why it lists every gate that decides about the newest improvement, open o
 closed, and for the first closed one what can be done.
 
 Exit codes: 0 nothing to do, 10 an improvement is available, 12 one is staged and
-waits for a restart, 20 to 22 and 41 the first closed gate.`,
+waits for a restart, 20 to 22 the first closed gate, 41 one was taken back.`,
 		Example: "  sealant check --why",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,6 +51,9 @@ waits for a restart, 20 to 22 and 41 the first closed gate.`,
 
 func printCheck(s *cli.Screen, c device.Checked, why bool) {
 	printf(s, "%s catalog v%d, %s signatures, expires %s\n", s.Good(), c.Catalog, c.Signed, c.Expires.UTC().Format("2006-01-02"))
+	if c.Recall != nil {
+		printf(s, "%s %s\n", s.Warn(), c.Recall.Message)
+	}
 	switch c.State {
 	case device.StateNone:
 		printf(s, "Nothing is offered for this system: it has the newest.\n")

@@ -24,22 +24,20 @@ back without a download.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := cli.For(cmd)
 			if !o.Cancel {
-				ask1, err := ask[device.Removed](cmd, "remove", device.RemoveOptions{DryRun: true})
+				planned, err := ask[device.Removed](cmd, "remove", device.RemoveOptions{DryRun: true})
 				if err != nil {
 					return err
 				}
 				if o.DryRun {
 					if s.JSON {
-						return s.Document("sealant.removed/1", ask1)
+						return s.Document("sealant.removed/1", planned)
 					}
-					announce(s, ask1)
+					announce(s, planned)
 					return nil
 				}
-				if !yes {
-					announce(s, ask1)
-					if err := s.Confirm("REMOVE", false); err != nil {
-						return err
-					}
+				announce(s, planned)
+				if err := s.Confirm("REMOVE", yes); err != nil {
+					return err
 				}
 			}
 			r, err := ask[device.Removed](cmd, "remove", o)
@@ -63,6 +61,9 @@ back without a download.`,
 func announce(s *cli.Screen, r device.Removed) {
 	w := *s
 	w.Out = s.Err // the question's text is for people, whatever stdout is
+	if s.Quiet {
+		return
+	}
 	printf(&w, "Removes ALL improvements %s %s %s\n", r.Labels, s.Arrow(), r.To)
 	if len(r.Reopened) == 0 {
 		return
