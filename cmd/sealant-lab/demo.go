@@ -15,8 +15,9 @@ import (
 
 // stories are the demos by name.
 var stories = map[string]func(*story) error{
-	"reader":  tellReader,
-	"openssl": tellOpenSSL,
+	"reader":   tellReader,
+	"openssl":  tellOpenSSL,
+	"refusals": tellRefusals,
 }
 
 func newDemo() *cobra.Command {
@@ -34,7 +35,7 @@ would type it; what follows is what it really printed.`,
 			return tell(cli.For(cmd), name, keep, false)
 		},
 	}
-	cmd.Flags().StringVar(&name, "story", "reader", "which story: reader, openssl")
+	cmd.Flags().StringVar(&name, "story", "reader", "which story: reader, openssl, refusals")
 	cmd.Flags().BoolVar(&keep, "keep", false, "keep the vendor's desk and the device's folder")
 	return cmd
 }
@@ -50,7 +51,7 @@ func newTest() *cobra.Command {
 			return tell(cli.For(cmd), name, keep, true)
 		},
 	}
-	cmd.Flags().StringVar(&name, "story", "reader", "which story: reader, openssl")
+	cmd.Flags().StringVar(&name, "story", "reader", "which story: reader, openssl, refusals")
 	cmd.Flags().BoolVar(&keep, "keep", false, "keep the vendor's desk and the device's folder")
 	return cmd
 }
@@ -58,7 +59,7 @@ func newTest() *cobra.Command {
 func tell(screen *cli.Screen, name string, keep, terse bool) error {
 	narrate, ok := stories[name]
 	if !ok {
-		return fault.New(fault.Usage, "unknown story %q", name).Hint("reader, openssl")
+		return fault.New(fault.Usage, "unknown story %q", name).Hint("reader, openssl, refusals")
 	}
 	dir, err := os.MkdirTemp("", "sealant-lab-")
 	if err != nil {

@@ -94,7 +94,7 @@ func (s *story) plugIn(tree, server, hostname string) error {
 	}
 	files := map[string]string{
 		"etc/os-release":         "NAME=ExampleOS\nID=exampleos\nVERSION_ID=42.3\nPRETTY_NAME=\"ExampleOS 42.3\"\n",
-		"etc/sealant/agent.toml": fmt.Sprintf("[agent]\nserver = %q\n", server),
+		"etc/sealant/agent.toml": fmt.Sprintf("[server]\nurl = %q\n", server),
 	}
 	for path, text := range files {
 		if err := os.MkdirAll(filepath.Dir(s.device.path(path)), 0o755); err != nil {

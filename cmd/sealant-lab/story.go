@@ -307,3 +307,13 @@ func firstError(errs ...error) error {
 	}
 	return nil
 }
+
+// fails wants any exit code but 0.
+func fails() want {
+	return func(r result) string {
+		if r.code == 0 {
+			return "exit code 0, want a failure"
+		}
+		return ""
+	}
+}
