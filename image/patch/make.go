@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/match"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -29,6 +30,27 @@ type Stats struct {
 	Copied   int64 `json:"copied"`   // bytes of the result that stem from the source
 	Literal  int64 `json:"literal"`  // bytes of the result that do not
 	MapBytes int64 `json:"map_size"` // bytes of the patch that describe the runs
+	Costs    Costs `json:"costs"`
+}
+
+// Costs says what the bytes of a patch besides the map are spent on.
+type Costs struct {
+	Differences int64            `json:"differences"`
+	Literals    int64            `json:"literals"`
+	References  int64            `json:"references"`
+	Missed      map[string]int64 `json:"missed,omitempty"` // wrongly predicted references by class
+}
+
+func costsOf(c delta.Costs) Costs {
+	out := Costs{Differences: (c.Gaps + c.Differences) / 8, Literals: c.Literals / 8, Missed: map[string]int64{}}
+	for class, bits := range c.References {
+		out.References += bits
+		if n := c.Missed[class]; n > 0 {
+			out.Missed[elfref.Class(class).String()] = n
+		}
+	}
+	out.References /= 8
+	return out
 }
 
 // Make writes to dst the patch that turns old into data. The same input gives
@@ -72,7 +94,7 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 		was.Elements, is.Elements = nil, nil
 	}
 	var best *draft
-	for _, l := range match.Plan(was, is, []int{8, 16, 32}) {
+	for _, l := range match.Plan(was, is, []int{4, 6}) {
 		if d := encode(was, is, l); best == nil || d.size < best.size {
 			best = d
 		}
@@ -85,6 +107,7 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	}
 	s.Literal -= s.Copied
 	out := best.parts
+	s.Costs = costsOf(best.costs)
 	s.Size, err = write(dst, h, out)
 	return s, err
 }
@@ -96,6 +119,7 @@ type draft struct {
 	segments []Segment
 	size     int
 	memory   int64
+	costs    delta.Costs
 }
 
 // encode codes a patch with one layout.
@@ -103,8 +127,9 @@ func encode(was, is *match.File, l *delta.Layout) *draft {
 	d := &draft{layout: l, parts: [][]byte{delta.EncodeLayout(l, was.Elements)}}
 	if n := int64(len(is.Data)); n > 0 {
 		seg := delta.Segment{End: n, Shape: delta.Shape{Bits: 16}}
-		body := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
+		body, costs := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
 		d.parts = append(d.parts, body)
+		d.costs = costs
 		d.segments = []Segment{{Size: n, Coded: int64(len(body)), Bits: int(seg.Shape.Bits)}}
 	}
 	largest := int64(0)

@@ -12,7 +12,7 @@ var le = binary.LittleEndian
 // references codes the fields of runs that refer to something.
 type references struct {
 	predictor *Predictor
-	missed    [elfref.Classes * states * 16]entropy.Flag
+	missed    [elfref.Classes * states * 32]entropy.Flag
 	history   [elfref.Classes]uint32 // whether the last references of a class were missed
 	size      uint32                 // bytes of the last correction
 	place     elfref.Place           // where the last reference really leads
@@ -139,11 +139,14 @@ func (w *walker) reference(r *elfref.Ref, old []byte, e int) error {
 	if actual != predicted {
 		miss = 1
 	}
-	miss = k.missed[(int(class)*states+state)*16+int(*history&15)].Code(w.c, miss)
+	before := w.c.Spent()
+	miss = k.missed[(int(class)*states+state)*32+int(*history&7)<<2+w.runClass].Code(w.c, miss)
 	*history = *history<<1 | uint32(miss)
 	if miss != 0 {
 		actual = k.correct(w.c, r, class, uint32(state), predicted, actual)
+		w.costs.Missed[class]++
 	}
+	w.costs.References[class] += w.c.Spent() - before
 	if !w.encoding {
 		if r.Width == 8 {
 			w.view = le.AppendUint64(w.view, actual)

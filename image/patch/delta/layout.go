@@ -56,7 +56,7 @@ func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*
 	c, k := entropy.NewDecoder(in, size), newRunCoder()
 	l := &Layout{}
 	for range count {
-		end := k.newEnd
+		end := k.last.new
 		r, err := k.code(c, align.Run{})
 		if err == nil {
 			err = c.Err()

@@ -43,6 +43,8 @@ func (w *walker) literal(to, beside int64) error {
 		w.pos = to
 		return nil
 	}
+	before := w.c.Spent()
+	defer func() { w.costs.Literals += w.c.Spent() - before }()
 	match, length := -1, 0
 	var last [32]byte // the bytes before, nearest first
 	for i := range last {

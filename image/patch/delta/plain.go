@@ -5,28 +5,40 @@ import (
 	"github.com/sealant-os/sealant/image/patch/entropy"
 )
 
-// differences codes where the plain bytes of runs differ from the old data, as
-// gaps between different bytes, and by how much they differ.
+// differences codes where the plain bytes of runs differ from the old data, and
+// by how much. Differences come in flocks. So after each one every byte is asked
+// for, until watch bytes in a row were the same; then the length of the silence
+// is told.
 type differences struct {
-	gap  int64 // equal bytes still to come before the next different one; -1: not known yet
-	gaps []uint64
-	next int // encoding: first of gaps not yet coded
+	quiet int64 // same bytes since the last difference
+	gap   int64 // same bytes still to come before asking begins again; -1: not known yet
+	gaps  []uint64
+	next  int // encoding: first of gaps not yet coded
 
-	gapMixer *entropy.Mixer
-	long     [4]entropy.Numbers
-	g1, g2   uint64 // the gaps before
-	g3       uint64
-	mixer    *entropy.Mixer
-	d1, d2   byte // the differences before
-	ctx      [7]uint32
-	gapCtx   [5]uint32
+	asked  *entropy.BitMixer
+	silent *entropy.Mixer
+	long   [4]entropy.Numbers
+	g1, g2 uint64 // the silences before
+	mixer  *entropy.Mixer
+	d1, d2 byte   // the differences before
+	o1     byte   // the old byte of the last difference
+	p1     uint32 // the new byte before it
+	far    uint32 // how far the last two differences were apart
+
+	ctx      [9]uint32
+	askCtx   [7]uint32
+	quietCtx [4]uint32
 }
+
+// watch is for how many bytes after a difference every byte is asked for.
+const watch = 32
 
 func newDifferences(s Shape) differences {
 	return differences{
-		gap:      -1,
-		gapMixer: entropy.NewMixer(entropy.Shape{Contexts: 5, Bits: min(s.Bits, 16), Selectors: 4}),
-		mixer:    entropy.NewMixer(entropy.Shape{Contexts: 7, Bits: min(s.Bits, 16), Selectors: 8}),
+		quiet: watch, gap: -1,
+		asked:  entropy.NewBitMixer(7, min(s.Bits, 16), 3*(watch+1)),
+		silent: entropy.NewMixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
+		mixer:  entropy.NewMixer(entropy.Shape{Contexts: 9, Bits: min(s.Bits, 16), Selectors: 8}),
 	}
 }
 
@@ -38,38 +50,33 @@ func (w *walker) plain(o, n int64) error {
 	}
 	d := &w.differences
 	for n > 0 {
-		if d.gap < 0 {
-			w.nextGap()
+		if d.quiet >= watch {
+			if d.gap < 0 {
+				before := w.c.Spent()
+				w.silence()
+				w.costs.Gaps += w.c.Spent() - before
+			}
+			same := min(d.gap, n)
+			if err := w.copy(o, same); err != nil {
+				return err
+			}
+			d.gap -= same
+			o, n = o+same, n-same
+			if n == 0 {
+				return nil
+			}
+			d.gap = -1 // the next byte differs
+		} else if !w.ask(o) {
+			if !w.encoding {
+				w.view = append(w.view, w.old.At(o))
+			}
+			w.pos++
+			d.quiet++
+			o, n = o+1, n-1
+			continue
 		}
-		same := min(d.gap, n)
-		if err := w.copy(o, same); err != nil {
-			return err
-		}
-		d.gap -= same
-		o, n = o+same, n-same
-		if n == 0 {
-			return nil
-		}
-		old := w.old.At(o)
-		g1 := uint32(min(d.g1, 7))
-		c1, c2 := uint32(w.back(1)), uint32(w.back(2))
-		d.ctx = [7]uint32{
-			uint32(old) | 1<<24,
-			uint32(old) | c1<<8 | 2<<24,
-			uint32(old) | c1<<8 | c2<<16 | 3<<24,
-			uint32(d.d1) | g1<<8 | 4<<24,
-			uint32(old) | uint32(w.old.At(o+1))<<8 | c1<<16 | 5<<24,
-			uint32(d.d1) | uint32(d.d2)<<8 | g1<<16 | 6<<24,
-			c1 | c2<<8 | uint32(w.back(3))<<16 | 7<<24,
-		}
-		var by byte
-		if w.encoding {
-			by = w.view[w.pos-w.base] - old
-		}
-		by = d.mixer.Code(w.c, d.ctx[:], int(g1), 0, by)
-		w.put(old + by)
-		d.d2, d.d1 = d.d1, by
-		o, n, d.gap = o+1, n-1, -1
+		w.differ(o)
+		o, n = o+1, n-1
 		if err := w.stop(); err != nil {
 			return err
 		}
@@ -77,58 +84,118 @@ func (w *walker) plain(o, n int64) error {
 	return nil
 }
 
-// nextGap codes the number of equal plain bytes before the next different one.
-func (w *walker) nextGap() {
+// ask codes whether the byte at old offset o differs.
+func (w *walker) ask(o int64) bool {
+	d := &w.differences
+	old, next := uint32(w.old.At(o)), uint32(w.old.At(o+1))
+	c1, c2, c3 := uint32(w.back(1)), uint32(w.back(2)), uint32(w.back(3))
+	like := uint32(0)
+	if old == uint32(d.o1) {
+		like = 1
+	}
+	if c1 == d.p1 {
+		like |= 2
+	}
+	quiet := uint32(d.quiet)
+	d.askCtx = [7]uint32{
+		c1 | c2<<8 | 1<<24,
+		c1 | old<<8 | 2<<24,
+		quiet | min(d.far, 255)<<8 | like<<16 | 3<<24,
+		old | uint32(d.d1)<<8 | like<<16 | 4<<24,
+		c1 | c2<<8 | c3<<16 | 5<<27,
+		old | next<<8 | c1<<16 | 6<<27,
+		like | quiet>>2<<2 | uint32(w.runClass)<<8 | uint32(d.d1)<<16 | 7<<24,
+	}
+	differs := 0
+	if w.encoding && w.view[w.pos-w.base] != byte(old) {
+		differs = 1
+	}
+	before := w.c.Spent()
+	differs = d.asked.Code(w.c, d.askCtx[:], int(like&1+like>>1)*(watch+1)+int(quiet), differs)
+	w.costs.Gaps += w.c.Spent() - before
+	return differs != 0
+}
+
+// differ codes the difference of the byte at old offset o.
+func (w *walker) differ(o int64) {
+	d := &w.differences
+	old, next := uint32(w.old.At(o)), uint32(w.old.At(o+1))
+	quiet := uint32(min(d.quiet, 7))
+	c1, c2 := uint32(w.back(1)), uint32(w.back(2))
+	d.ctx = [9]uint32{
+		old | 1<<24,
+		old | c1<<8 | 2<<24,
+		old | c1<<8 | c2<<16 | 3<<24,
+		uint32(d.d1) | quiet<<8 | 4<<24,
+		old | next<<8 | c1<<16 | 5<<24,
+		uint32(d.d1) | uint32(d.d2)<<8 | quiet<<16 | 6<<24,
+		c1 | c2<<8 | uint32(w.back(3))<<16 | 7<<24,
+		old | uint32(d.o1)<<8 | uint32(d.d1)<<16 | 8<<24,
+		c1 | c2<<8 | uint32(d.d1)<<16 | 9<<24,
+	}
+	var by byte
+	if w.encoding {
+		by = w.view[w.pos-w.base] - byte(old)
+	}
+	before := w.c.Spent()
+	by = d.mixer.Code(w.c, d.ctx[:], int(quiet), 0, by)
+	w.costs.Differences += w.c.Spent() - before
+	d.far, d.quiet, d.o1, d.p1 = uint32(min(d.quiet, 255)), 0, byte(old), c1
+	w.put(byte(old) + by)
+	d.d2, d.d1 = d.d1, by
+}
+
+// silence codes the number of same bytes before the next difference, beyond
+// those that were asked for.
+func (w *walker) silence() {
 	d := &w.differences
 	v := uint64(0)
 	if w.encoding {
 		v = d.gaps[d.next]
 		d.next++
 	}
-	class := 3
-	switch {
-	case d.g1 == 0:
-		class = 0
-	case d.g1 < 4:
-		class = 1
-	case d.g1 < 64:
-		class = 2
-	}
-	g1, g2, g3 := uint32(min(d.g1, 255)), uint32(min(d.g2, 255)), uint32(min(d.g3, 255))
-	d.gapCtx = [5]uint32{
+	class := int(min(bitLen(d.g1)>>1, 3))
+	g1, g2 := uint32(min(d.g1, 255)), uint32(min(d.g2, 255))
+	d.quietCtx = [4]uint32{
 		uint32(class) + 7777,
 		g1 | 1<<16,
-		g1 | g2<<8 | 1<<20,
-		uint32(d.d1) | g1<<8 | 1<<24,
-		g1 | g2<<8 | g3<<16 | 1<<26,
+		bitLen(d.g1) | bitLen(d.g2)<<8 | 1<<20,
+		uint32(d.d1) | g2<<8 | 1<<24,
 	}
-	short := d.gapMixer.Code(w.c, d.gapCtx[:], class, 0, byte(min(v, 255)))
+	short := d.silent.Code(w.c, d.quietCtx[:], class, 0, byte(min(v, 255)))
 	if short == 255 {
-		v = d.long[class].Code(w.c, v-255)
-		v = min(v, 1<<62) + 255
+		v = min(d.long[class].Code(w.c, v-255), maxOffset) + 255
 	} else {
 		v = uint64(short)
 	}
-	d.g3, d.g2, d.g1 = d.g2, d.g1, v
+	d.g2, d.g1 = d.g1, v
 	d.gap = int64(v)
 }
 
-// measure collects the gaps that encoding will code.
+// measure collects the silences that encoding will code.
 func (w *walker) measure(o, n int64) {
 	d := &w.differences
-	if d.gap < 0 {
-		d.gap = 0
-	}
 	data, old := w.view[w.pos-w.base:][:n], w.old.Bytes(o, n)
 	w.pos += n
-	for {
+	for len(data) > 0 {
+		if d.quiet < watch {
+			d.quiet++
+			if data[0] != old[0] {
+				d.quiet = 0
+			}
+			data, old = data[1:], old[1:]
+			continue
+		}
+		if d.gap < 0 {
+			d.gap = 0
+		}
 		k := align.Common(data, old)
 		d.gap += int64(k)
 		if k == len(data) {
 			return
 		}
 		d.gaps = append(d.gaps, uint64(d.gap))
-		d.gap = 0
+		d.gap, d.quiet = -1, 0
 		data, old = data[k+1:], old[k+1:]
 	}
 }

@@ -8,46 +8,123 @@ import (
 	"github.com/sealant-os/sealant/image/patch/entropy"
 )
 
-// runCoder codes the map: the runs in the order of the new data, each by the
-// gap before it, its length, and how far the old data jumps.
+// runCoder codes the runs in the order of the new data: the gap before each,
+// where in the old data it goes on, and its length.
+//
+// The old data is read mostly forwards, with excursions: a few bytes from
+// somewhere else, then back to about where it was. So there are two anchors
+// from which the old offset is told: the end of the last run, and the end of
+// the last run of the main course.
 type runCoder struct {
-	gap, length, jump *entropy.ContextNumbers
-	straight          [3]entropy.Flag
-	l1, l2            uint32
-	jumped            int64
-	newEnd, oldEnd    int64
+	gap, course, length, jump, shift *entropy.ContextNumbers
+
+	last, main    anchor
+	excursion     bool // last is not main
+	l1, l2, how   uint32
+	jumped, moved uint32 // bit lengths of the last jump and shift
 }
 
+// anchor is where a run ends.
+type anchor struct{ new, old int64 }
+
+// How the old offset of a run is told.
+const (
+	onLast   = iota // straight on from the last run
+	fromLast        // by the distance from the end of the last run
+	onMain          // straight on from the main course
+	fromMain        // by the distance from where the main course would be
+)
+
+// A run of at least mainLength bytes, or one no further than mainDistance from
+// the main course, belongs to it.
+const (
+	mainLength   = 256
+	mainDistance = 4096
+)
+
 func newRunCoder() *runCoder {
-	return &runCoder{gap: entropy.NewContextNumbers(3), length: entropy.NewContextNumbers(4), jump: entropy.NewContextNumbers(4)}
+	return &runCoder{
+		gap: entropy.NewContextNumbers(4), course: entropy.NewContextNumbers(5), length: entropy.NewContextNumbers(5),
+		jump: entropy.NewContextNumbers(4), shift: entropy.NewContextNumbers(4),
+	}
 }
 
 // bitLen is the length of v in bits, at most 20.
 func bitLen(v uint64) uint32 { return uint32(min(bits.Len64(v), 20)) }
 
+func magnitude(v int64) int64 {
+	if v < 0 {
+		return -v
+	}
+	return v
+}
+
 // code codes one run. When decoding the result may be any numbers that do not
 // overflow: check them.
 func (k *runCoder) code(c *entropy.Coder, r align.Run) (align.Run, error) {
-	const limit = 1 << 60
-	gap := k.gap.Code(c, []uint32{1, 100 + k.l1, 200 + k.l1*32 + k.l2*1024}, uint64(r.New-k.newEnd))
+	away := uint32(0)
+	if k.excursion {
+		away = 1
+	}
+	state := k.how<<1 | away
+	gap := k.gap.Code(c, []uint32{1, 100 + k.l1<<4 + state, 1000 + k.l1*32 + k.l2*1024, 200000 + state}, uint64(r.New-k.last.new))
+	if gap > maxOffset {
+		return r, fmt.Errorf("gap of %d is out of range", gap)
+	}
+	at := k.last.new + int64(gap)
+	straightLast := k.last.old + int64(gap)
+	straightMain := k.main.old + at - k.main.new
+	how := uint64(fromLast)
+	switch {
+	case c.Decoding():
+	case r.Old == straightLast:
+		how = onLast
+	case !k.excursion:
+	case r.Old == straightMain:
+		how = onMain
+	case magnitude(r.Old-straightMain) < magnitude(r.Old-k.last.old):
+		how = fromMain
+	}
 	lg := bitLen(gap)
-	length := k.length.Code(c, []uint32{1, 100 + lg, 200 + k.l1, 300 + lg*64 + k.l1*2048}, uint64(r.Len))
-	straight := 0
-	if r.Old-k.oldEnd == r.New-k.newEnd {
-		straight = 1
+	how = k.course.Code(c, []uint32{state, 100 + lg<<4 + state, 1000 + k.l1<<4 + state, 2000 + k.l1<<9 + lg<<4 + state, 100000 + k.l2<<9 + k.l1<<4 + state}, how)
+	far := false
+	old := int64(0)
+	switch how {
+	case onLast:
+		old = straightLast
+	case fromLast:
+		u := k.jump.Code(c, []uint32{1, 100 + lg, 200 + k.jumped<<1 + away, 300 + k.l1}, entropy.Zigzag(r.Old-k.last.old))
+		d := entropy.Unzigzag(u)
+		k.jumped, far = bitLen(u), magnitude(d) > mainDistance
+		old = add(k.last.old, d)
+	case onMain:
+		old = straightMain
+	case fromMain:
+		u := k.shift.Code(c, []uint32{1, 100 + lg, 200 + k.moved, 300 + k.l1}, entropy.Zigzag(r.Old-straightMain))
+		k.moved = bitLen(u)
+		old = add(straightMain, entropy.Unzigzag(u))
+	default:
+		return r, fmt.Errorf("course %d is unknown", how)
 	}
-	jump := int64(gap)
-	if k.straight[min(lg, 2)].Code(c, straight) == 0 {
-		u := k.jump.Code(c, []uint32{1, 100 + lg, 200 + bitLen(entropy.Zigzag(k.jumped)), 300 + bitLen(length)}, entropy.Zigzag(r.Old-k.oldEnd))
-		jump = entropy.Unzigzag(u)
+	length := k.length.Code(c, []uint32{uint32(how), 100 + lg<<2 + uint32(how), 200 + k.l1<<2 + uint32(how), 300 + lg*64<<2 + k.l1*2048<<2 + uint32(how), 400000 + uint32(how)<<10 + k.jumped<<5 + lg}, uint64(r.Len))
+	if length > maxOffset || magnitude(old) > maxOffset || at > maxOffset {
+		return r, fmt.Errorf("run is out of range")
 	}
-	if gap > limit || length > limit || jump > limit || jump < -limit {
-		return r, fmt.Errorf("run %d+%d+%d is out of range", gap, length, jump)
+	k.last = anchor{at + int64(length), old + int64(length)}
+	k.excursion = how < onMain && length < mainLength && (k.excursion || far)
+	if !k.excursion {
+		k.main = k.last
 	}
-	r = align.Run{New: k.newEnd + int64(gap), Old: k.oldEnd + jump, Len: int64(length)}
-	k.jumped, k.l2, k.l1 = jump, k.l1, bitLen(length)
-	k.newEnd, k.oldEnd = r.New+r.Len, r.Old+r.Len
-	return r, nil
+	k.l2, k.l1, k.how = k.l1, bitLen(length), uint32(how)
+	return align.Run{New: at, Old: old, Len: int64(length)}, nil
+}
+
+// add adds numbers that a decoder must not believe.
+func add(a, b int64) int64 {
+	if magnitude(a) > maxOffset || b > maxOffset || b < -maxOffset {
+		return maxOffset + 1
+	}
+	return a + b
 }
 
 // check refuses a run that does not lie within both data, after the run before.

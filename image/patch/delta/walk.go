@@ -29,7 +29,7 @@ const (
 // Memory is what the models of a segment take, in bytes.
 func (s Shape) Memory() int64 {
 	mixers := entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}.Memory() +
-		entropy.Shape{Contexts: 15, Bits: min(s.Bits, 16), Selectors: 16}.Memory()
+		entropy.Shape{Contexts: 25, Bits: min(s.Bits, 16), Selectors: 16}.Memory()
 	return mixers + 1<<historyBits + 4<<seenBits
 }
 
@@ -54,6 +54,8 @@ type walker struct {
 
 	readAt func([]byte, int64) error // decoding: reads data that was handed on
 
+	costs       Costs
+	runClass    int // how long the run is, in four classes
 	layout      *Layout
 	tables      *Tables
 	loads       []*elfref.Loads // of new elements, as far as they are known
@@ -69,8 +71,15 @@ const (
 	flush = 256 << 10
 )
 
+// Costs says what a segment's bits are spent on.
+type Costs struct {
+	Gaps, Differences, Literals int64
+	References                  [elfref.Classes]int64 // by class
+	Missed                      [elfref.Classes]int64 // references that were predicted wrongly
+}
+
 // Encode codes one segment of data, over which no run of the layout crosses.
-func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) []byte {
+func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) ([]byte, Costs) {
 	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start}
 	w.prepare(l, tables, s)
 	if err := w.walk(s); err != nil {
@@ -78,12 +87,12 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) []by
 	}
 	d := &w.differences
 	d.gaps = append(d.gaps, uint64(max(d.gap, 0))+1)
-	d.gap = -1
+	d.gap, d.quiet = -1, watch
 	w.c, w.measuring = entropy.NewEncoder(), false
 	if err := w.walk(s); err != nil {
 		panic(err) // nor while encoding
 	}
-	return w.c.Finish()
+	return w.c.Finish(), w.costs
 }
 
 // Sink takes the new data of a decoder.
@@ -139,6 +148,16 @@ func (w *walker) walk(s Segment) error {
 // the old data and in the new, and the plain bytes between them.
 func (w *walker) run(r align.Run) error {
 	o, end := r.Old, r.Old+r.Len
+	switch {
+	case r.Len < 32:
+		w.runClass = 0
+	case r.Len < 128:
+		w.runClass = 1
+	case r.Len < 1024:
+		w.runClass = 2
+	default:
+		w.runClass = 3
+	}
 	for _, e := range w.tables.between(r.Old, end) {
 		t, err := w.tables.get(e)
 		if err != nil {

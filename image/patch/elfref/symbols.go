@@ -9,6 +9,7 @@ const (
 	Entry                   // its entry in the dynamic symbol table
 	Slot                    // the loader writes its address there
 	Stub                    // code that jumps to it through a slot
+	Bound                   // the relocation that fills a slot
 )
 
 // Symbol is a name for a place.
@@ -69,7 +70,7 @@ func (e *Element) Symbols(t *Table) []Symbol {
 				case 6, 7, 1025, 1026: // slots of data and of functions
 					n := name(dynamic, int64(le.Uint32(d[i+12:])))
 					if p, ok := e.Place(int64(le.Uint64(d[i:]))); ok && n != "" {
-						out = append(out, Symbol{Name: n, Place: p, Role: Slot})
+						out = append(out, Symbol{Name: n, Place: p, Role: Slot}, Symbol{Name: n, Place: e.Base + s.off + i, Role: Bound})
 						slots[p] = n
 					}
 				}
@@ -108,4 +109,15 @@ func (c *collector) stubs(s *section, slots map[Place]string) []Symbol {
 		}
 	}
 	return out
+}
+
+// Section names the section that an offset of the data is in, "" if none is.
+func (e *Element) Section(off int64) string {
+	for i := range e.sections {
+		s := &e.sections[i]
+		if s.kind != 0 && s.kind != typeNobits && off-e.Base >= s.off && off-e.Base < s.off+s.size {
+			return s.name
+		}
+	}
+	return ""
 }

@@ -63,8 +63,23 @@ const (
 	SectionAddr // section headers
 	SectionOff
 	SectionSize
+	StubIndex // procedure linkage table: number of the relocation
 	classes
 )
+
+var classNames = [classes]string{
+	Call: "call", Operand: "operand", Immediate: "immediate", FrameCode: "frame code", FrameData: "frame data",
+	FrameIndex: "frame index", FrameEntry: "frame entry", RelocPlace: "relocation place", RelocTarget: "relocation target",
+	SymbolValue: "symbol value", Dynamic: "dynamic", Pointer: "pointer", Jump: "jump table", FrameCIE: "frame CIE",
+	FrameLength: "frame length", SymbolName: "symbol name", SymbolLength: "symbol length", RelocSymbol: "relocation symbol",
+	HashBucket: "hash bucket", HashEntry: "hash entry", DebugLink: "debug link", LowBits: "low bits", GoEntry: "go entry",
+	GoFunc: "go func", GoFuncEntry: "go func entry", GoName: "go name", GoTable: "go table", GoUnit: "go unit", GoValue: "go value",
+	GoFuncData: "go funcdata", GoFile: "go file", SectionAddr: "section address", SectionOff: "section offset",
+	SectionSize: "section size", StubIndex: "stub index",
+}
+
+// String names the class.
+func (c Class) String() string { return classNames[c] }
 
 // Classes is the number of classes, counting the zero.
 const Classes = int(classes)
@@ -82,11 +97,11 @@ var shapes = [classes]struct {
 	RelocSymbol: {Scaled, 4}, HashBucket: {Scaled, 4}, HashEntry: {Scaled, 4}, DebugLink: {HexID, 38}, LowBits: {PageOffset, 4},
 	GoEntry: {Scaled, 4}, GoFunc: {Scaled, 4}, GoFuncEntry: {Scaled, 4}, GoName: {Scaled, 4}, GoTable: {Scaled, 4},
 	GoUnit: {Scaled, 4}, GoValue: {Scaled, 4}, GoFuncData: {Scaled, 4}, GoFile: {Scaled, 4},
-	SectionAddr: {Absolute, 8}, SectionOff: {File, 8}, SectionSize: {Length, 8},
+	SectionAddr: {Absolute, 8}, SectionOff: {File, 8}, SectionSize: {Length, 8}, StubIndex: {Scaled, 4},
 }
 
 // scales are the divisors of Scaled classes where they are not 1.
-var scales = [classes]int64{RelocSymbol: 24, HashBucket: 24, HashEntry: 24, GoUnit: 4}
+var scales = [classes]int64{RelocSymbol: 24, HashBucket: 24, HashEntry: 24, GoUnit: 4, StubIndex: 24}
 
 // Ref is one reference.
 type Ref struct {

@@ -37,6 +37,28 @@ func (c *collector) x86Code(s *section, d []byte) {
 		}
 		i += int(in.size)
 	}
+	if relocs := c.named(".rela.plt"); s.name == ".plt" && relocs != nil {
+		for i := int64(0); i+stubSize <= int64(len(d)); i += stubSize {
+			if at := pushed(d[i:]); at > 0 {
+				c.add(s.off+i+at, StubIndex, int64(relocs.index))
+			}
+		}
+	}
+}
+
+// stubSize is the size of an entry of .plt in bytes.
+const stubSize = 16
+
+// pushed is where in an entry of .plt the number of its relocation is pushed,
+// 0 if it is not: after endbr64, or after a jump.
+func pushed(stub []byte) int64 {
+	switch {
+	case stub[0] == 0xf3 && stub[4] == 0x68:
+		return 5
+	case stub[0] == 0xff && stub[1] == 0x25 && stub[6] == 0x68:
+		return 7
+	}
+	return 0
 }
 
 // Bounds of jump tables.

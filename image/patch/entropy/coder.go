@@ -16,6 +16,7 @@ package entropy
 import (
 	"errors"
 	"io"
+	"math/bits"
 )
 
 // ProbBits is the precision of a probability.
@@ -41,6 +42,7 @@ type Coder struct {
 	left      int64 // decoding: bytes of input not yet read
 	over      int   // decoding: zeros read past the end
 	readErr   error
+	shifted   int64 // bytes settled so far
 }
 
 // NewEncoder returns a coder that collects its output; Finish returns it.
@@ -60,6 +62,12 @@ func (c *Coder) Decoding() bool { return c.decoding }
 
 // Len is the number of bytes that an encoder has put out so far.
 func (c *Coder) Len() int { return len(c.out) }
+
+// Spent is about how many bits the decisions so far have cost. Differences of
+// it tell what a part of them costs.
+func (c *Coder) Spent() int64 {
+	return c.shifted*8 + int64(bits.LeadingZeros64(c.high-c.low))
+}
 
 // next reads one byte of input, or a zero after its end.
 func (c *Coder) next() byte {
@@ -123,6 +131,7 @@ func (c *Coder) Bit(p uint32, bit int) int {
 		} else {
 			c.out = append(c.out, byte(c.high>>56))
 		}
+		c.shifted++
 		c.low <<= 8
 		c.high = c.high<<8 | 255
 	}

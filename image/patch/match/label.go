@@ -8,20 +8,23 @@ import (
 
 // label gives places an identity that survives a new build: the name of the
 // symbol that is there, or that is bound there when the program starts.
-func label(f *File) map[elfref.Place]uint64 {
-	labels := map[elfref.Place]uint64{}
+func (f *File) label() {
+	f.labels = map[elfref.Place]uint64{}
 	for _, e := range f.Elements {
 		for _, s := range e.Symbols(f.Tables.Of(e)) {
 			hash := fnv.New64a()
 			hash.Write([]byte(s.Name))
 			hash.Write([]byte{byte(s.Role)})
 			h := hash.Sum64() | 1
-			if _, twice := labels[s.Place]; !twice {
-				labels[s.Place] = h
+			if _, twice := f.labels[s.Place]; twice {
+				continue
+			}
+			f.labels[s.Place] = h
+			if s.Role == elfref.Slot && s.Place < elfref.Unbacked {
+				f.slots = append(f.slots, s.Place)
 			}
 		}
 	}
-	return labels
 }
 
 // unique turns labels around; what several places share is nowhere.

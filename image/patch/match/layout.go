@@ -49,7 +49,7 @@ func layout(old, data *File, runs []align.Run) *delta.Layout {
 // counts says whether fields count from the start of a section.
 func counts(name string) bool {
 	switch name {
-	case ".eh_frame_hdr", ".dynsym", ".dynstr", ".symtab", ".strtab":
+	case ".eh_frame_hdr", ".dynsym", ".dynstr", ".symtab", ".strtab", ".rela.plt":
 		return true
 	}
 	return strings.HasPrefix(name, "go ")

@@ -15,10 +15,10 @@ const firstGain = 12
 // the one that is coded shortest: an estimate of that would choose wrongly.
 func Plan(old, data *File, gains []int) []*delta.Layout {
 	if len(old.Elements) == 0 || len(data.Elements) == 0 {
-		x := NewIndex(old.Data)
+		x := NewMatcher(old.Data, data.Data)
 		var out []*delta.Layout
 		for _, g := range gains {
-			out = append(out, layout(old, data, x.Runs(data.Data, g)))
+			out = append(out, layout(old, data, x.Runs(g)))
 		}
 		return out
 	}
@@ -32,13 +32,13 @@ func Plan(old, data *File, gains []int) []*delta.Layout {
 			return uint64(r.Class)
 		}
 	}
-	first := NewIndex(old.view(plain(old.labels, byLabel))).Runs(data.view(plain(data.labels, byOldLabel)), firstGain)
+	first := NewMatcher(old.view(byLabel, plain(old.labels, byLabel)), data.view(byOldLabel, plain(data.labels, byOldLabel))).Runs(firstGain)
 
 	// Second round: references look like the place where the first round says
 	// that their target has gone.
 	q := delta.NewPredictor(layout(old, data, first))
 	voted := votes(old, data, first)
-	oldView := old.view(func(r *elfref.Ref) uint64 {
+	oldView := old.view(byLabel, func(r *elfref.Ref) uint64 {
 		if r.Kind == elfref.Length {
 			from, _ := q.Place(r.Base)
 			to, _ := q.Place(r.Target)
@@ -55,17 +55,18 @@ func Plan(old, data *File, gains []int) []*delta.Layout {
 		to, _ := q.Place(r.Target)
 		return compact(to)
 	})
-	newView := data.view(func(r *elfref.Ref) uint64 {
+	newView := data.view(byOldLabel, func(r *elfref.Ref) uint64 {
 		if r.Kind == elfref.Length {
 			return uint64(r.Target + 1 - r.Base)
 		}
 		return compact(r.Target)
 	})
-	x := NewIndex(oldView)
+	fields := old.fields()
+	x := NewMatcher(oldView, newView)
 	var out []*delta.Layout
 	for _, g := range gains {
-		runs := x.Runs(newView, g)
-		out = append(out, layout(old, data, runs), layout(old, data, prune(runs, oldView, newView)))
+		runs := x.Runs(g)
+		out = append(out, layout(old, data, refine(runs, oldView, newView, fields)))
 	}
 	return out
 }
@@ -132,35 +133,4 @@ func each(f *File, from, to int64, yield func(r *elfref.Ref)) {
 			yield(&r)
 		}
 	}
-}
-
-// pruneBelow is the worth of a run below which it goes, in bytes.
-const pruneBelow = 24
-
-// prune leaves out short runs that say little, unless they go on near where the
-// run before them ended.
-func prune(runs []align.Run, old, data []byte) []align.Run {
-	var out []align.Run
-	for i, r := range runs {
-		if r.Len < 2*pruneBelow {
-			worth := int64(0)
-			for k := range r.Len {
-				if old[r.Old+k] == data[r.New+k] {
-					worth++
-				} else {
-					worth -= 2
-				}
-			}
-			near := false
-			if i > 0 {
-				d := r.Old - (runs[i-1].Old + runs[i-1].Len)
-				near = d > -256 && d < 256
-			}
-			if !near && worth < pruneBelow || worth < pruneBelow/4 {
-				continue
-			}
-		}
-		out = append(out, r)
-	}
-	return out
 }

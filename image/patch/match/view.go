@@ -16,6 +16,7 @@ type File struct {
 	Elements []*elfref.Element
 	Tables   *delta.Tables
 	labels   map[elfref.Place]uint64
+	slots    []elfref.Place // words that the loader fills in
 }
 
 // Read finds the ELF files in data, and their references.
@@ -25,7 +26,7 @@ func Read(data []byte) (*File, error) {
 		return nil, err
 	}
 	f := &File{Data: data, Elements: elements, Tables: delta.MemoryTables(elements, data)}
-	f.labels = label(f)
+	f.label()
 	return f, nil
 }
 
@@ -41,8 +42,10 @@ func (f *File) references(yield func(r *elfref.Ref)) {
 }
 
 // view is a copy of the data in which every reference is replaced by a value
-// that stands for its meaning, so that equal meaning looks equal.
-func (f *File) view(meaning func(r *elfref.Ref) uint64) []byte {
+// that stands for its meaning, so that equal meaning looks equal. Words that the
+// loader fills in look like their symbol, if other has that too: what the file
+// has in them is much the same for all.
+func (f *File) view(other map[uint64]elfref.Place, meaning func(r *elfref.Ref) uint64) []byte {
 	v := bytes.Clone(f.Data)
 	f.references(func(r *elfref.Ref) {
 		field := v[r.Off:][:r.Width]
@@ -62,6 +65,11 @@ func (f *File) view(meaning func(r *elfref.Ref) uint64) []byte {
 			le.PutUint32(field, uint32(x))
 		}
 	})
+	for _, p := range f.slots {
+		if h := f.labels[p]; other[h] > 0 && p+8 <= int64(len(v)) {
+			le.PutUint64(v[p:], h)
+		}
+	}
 	return v
 }
 
@@ -71,4 +79,15 @@ func compact(p elfref.Place) uint64 {
 		return 0x80000000 | uint64(p&0x3fffffff) | uint64(elfref.Index(p)&63)<<32
 	}
 	return uint64(p)
+}
+
+// fields is the set of bytes that belong to references, 64 to a word.
+func (f *File) fields() []uint64 {
+	set := make([]uint64, len(f.Data)/64+1)
+	f.references(func(r *elfref.Ref) {
+		for i := r.Off; i < r.Off+r.Width; i++ {
+			set[i>>6] |= 1 << (i & 63)
+		}
+	})
+	return set
 }

@@ -1,0 +1,256 @@
+package match
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+
+	"github.com/sealant-os/sealant/image/patch/align"
+)
+
+// Large files are matched in two steps. Long matches, which are most of a
+// point update, are found by hashing; suffixes are sorted only of what is left,
+// with some bytes around it.
+const (
+	directLimit = 48 << 20 // bytes of old and new data that are matched in one step
+	blockSize   = 32       // bytes that are hashed together
+	blockStep   = 16       // and how often in the old data
+	newMargin   = 128      // bytes around what is left of the new data
+	oldMargin   = 1024     // and of the old
+	joinGap     = 16       // bytes between two anchors that are not looked at
+)
+
+// Matcher finds runs between two views.
+type Matcher struct {
+	old, data []byte
+	anchors   []align.Run
+	oldPart   parts // what is left, if there are anchors
+	newPart   parts
+	index     *Index
+}
+
+// NewMatcher prepares to match data against old.
+func NewMatcher(old, data []byte) *Matcher {
+	m := &Matcher{old: old, data: data}
+	if len(old)+len(data) <= directLimit {
+		m.index = NewIndex(old)
+		return m
+	}
+	m.anchors = anchors(old, data)
+	m.leave()
+	m.index = NewIndex(m.oldPart.of(old))
+	return m
+}
+
+// Runs matches with a gain; see Index.Runs.
+func (m *Matcher) Runs(gain int) []align.Run {
+	if m.newPart == nil && m.anchors == nil {
+		return m.index.Runs(m.data, gain)
+	}
+	var out []align.Run
+	s := scanner{Index: m.index}
+	place := func(r align.Run) {
+		s.runs = out
+		s.add(r)
+		out = s.runs
+	}
+	found := m.index.Runs(m.newPart.of(m.data), gain)
+	// Between the parts the anchors hold, within them what was found.
+	next := 0
+	anchored := func(from, to int64) {
+		i := sort.Search(len(m.anchors), func(i int) bool { return m.anchors[i].New+m.anchors[i].Len > from })
+		for ; i < len(m.anchors) && m.anchors[i].New < to; i++ {
+			place(cut(m.anchors[i], from, to))
+		}
+	}
+	at, start := int64(0), int64(0)
+	for _, p := range m.newPart {
+		anchored(at, p.from)
+		for ; next < len(found) && found[next].New < start+p.to-p.from; next++ {
+			r := cut(found[next], start, start+p.to-p.from)
+			m.oldPart.each(r, func(r align.Run) {
+				r.New += p.from - start
+				place(r)
+			})
+			if found[next].New+found[next].Len > start+p.to-p.from {
+				break // it goes on in the next part
+			}
+		}
+		start += p.to - p.from
+		at = p.to
+	}
+	anchored(at, int64(len(m.data)))
+	return out
+}
+
+// cut is the part of a run between two new offsets.
+func cut(r align.Run, from, to int64) align.Run {
+	if d := from - r.New; d > 0 {
+		r.New, r.Old, r.Len = r.New+d, r.Old+d, r.Len-d
+	}
+	r.Len = min(r.Len, to-r.New)
+	return r
+}
+
+// part is a stretch of bytes that is kept.
+type part struct{ from, to int64 }
+
+type parts []part
+
+// of puts the parts of b together.
+func (ps parts) of(b []byte) []byte {
+	n := int64(0)
+	for _, p := range ps {
+		n += p.to - p.from
+	}
+	out := make([]byte, 0, n)
+	for _, p := range ps {
+		out = append(out, b[p.from:p.to]...)
+	}
+	return out
+}
+
+// each maps a run whose old offset is within the parts put together, piece by
+// piece, to where the parts come from.
+func (ps parts) each(r align.Run, yield func(align.Run)) {
+	start := int64(0)
+	for _, p := range ps {
+		n := p.to - p.from
+		if r.Old < start+n && r.Old+r.Len > start {
+			lo, hi := max(r.Old, start), min(r.Old+r.Len, start+n)
+			yield(align.Run{New: r.New + lo - r.Old, Old: lo - start + p.from, Len: hi - lo})
+		}
+		start += n
+	}
+}
+
+// join sorts parts, widens them and puts together those that touch.
+func (ps parts) join(margin, size int64) parts {
+	slices.SortFunc(ps, func(a, b part) int { return int(a.from - b.from) })
+	out := ps[:0]
+	for _, p := range ps {
+		p = part{max(p.from-margin, 0), min(p.to+margin, size)}
+		if k := len(out) - 1; k >= 0 && p.from <= out[k].to {
+			out[k].to = max(out[k].to, p.to)
+		} else if p.to > p.from {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// leave finds what the anchors leave.
+func (m *Matcher) leave() {
+	var left, oldLeft parts
+	end := int64(0)
+	for _, a := range m.anchors {
+		if a.New > end {
+			left = append(left, part{end, a.New})
+		}
+		// What lies beside the margins must be found again.
+		oldLeft = append(oldLeft, part{a.Old, a.Old + min(a.Len, newMargin)}, part{a.Old + max(a.Len-newMargin, 0), a.Old + a.Len})
+		end = a.New + a.Len
+	}
+	if end < int64(len(m.data)) {
+		left = append(left, part{end, int64(len(m.data))})
+	}
+	m.newPart = left.join(newMargin, int64(len(m.data)))
+	byOld := slices.Clone(m.anchors)
+	slices.SortFunc(byOld, func(a, b align.Run) int { return int(a.Old - b.Old) })
+	end = 0
+	for _, a := range byOld {
+		if a.Old > end {
+			oldLeft = append(oldLeft, part{end, a.Old})
+		}
+		end = max(end, a.Old+a.Len)
+	}
+	if end < int64(len(m.old)) {
+		oldLeft = append(oldLeft, part{end, int64(len(m.old))})
+	}
+	m.oldPart = oldLeft.join(oldMargin, int64(len(m.old)))
+}
+
+// multiplier of the rolling hash, and its power for the byte that leaves.
+const multiplier = 0x9E3779B97F4A7C15
+
+// anchors finds long matches: of blocks that occur once in the old data, and of
+// what goes on where the match before ended.
+func anchors(old, data []byte) []align.Run {
+	bits := uint(16)
+	for 1<<bits < len(old)/blockStep*2 && bits < 28 {
+		bits++
+	}
+	const absent, twice = 0, -1
+	table := make([]int32, 1<<bits)
+	leaving := uint64(1)
+	for range blockSize {
+		leaving *= multiplier
+	}
+	hash := func(b []byte) (h uint64) {
+		for _, c := range b[:blockSize] {
+			h = h*multiplier + uint64(c) + 1
+		}
+		return h
+	}
+	slot := func(h uint64) uint64 { return (h ^ h>>29) * 0xBF58476D1CE4E5B9 >> (64 - bits) }
+	for i := 0; i+blockSize <= len(old); i += blockStep {
+		k := slot(hash(old[i:]))
+		switch at := table[k]; {
+		case at == absent:
+			table[k] = int32(i/blockStep) + 1
+		case at == twice || bytes.Equal(old[(int(at)-1)*blockStep:][:blockSize], old[i:i+blockSize]):
+			table[k] = twice
+		}
+	}
+	var out []align.Run
+	end, course := 0, 0 // of the last anchor: where it ends, and old − new
+	take := func(i, j int) int {
+		n := align.Common(data[i:], old[j:])
+		for i > end && j > 0 && data[i-1] == old[j-1] {
+			i, j, n = i-1, j-1, n+1
+		}
+		if k := len(out) - 1; k >= 0 && j-i == course && alike(data[end:i], old[end+course:j]) {
+			out[k].Len += int64(i + n - end)
+		} else {
+			out = append(out, align.Run{New: int64(i), Old: int64(j), Len: int64(n)})
+		}
+		end, course = i+n, j-i
+		return end
+	}
+	var h uint64
+	fresh := true
+	for i := 0; i+blockSize <= len(data); {
+		if j := i + course; j >= 0 && j+blockSize <= len(old) && data[i] == old[j] && bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
+			i, fresh = take(i, j), true
+			continue
+		}
+		if fresh {
+			h, fresh = hash(data[i:]), false
+		}
+		if at := table[slot(h)]; at > 0 {
+			if j := (int(at) - 1) * blockStep; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
+				i, fresh = take(i, j), true
+				continue
+			}
+		}
+		if i+blockSize < len(data) {
+			h = h*multiplier + uint64(data[i+blockSize]) + 1 - leaving*(uint64(data[i])+1)
+		}
+		i++
+	}
+	return out
+}
+
+// alike says whether the bytes between two anchors of one course belong to it.
+func alike(a, b []byte) bool {
+	if len(a) <= joinGap {
+		return true
+	}
+	equal := 0
+	for i := range a {
+		if a[i] == b[i] {
+			equal++
+		}
+	}
+	return equal*2 >= len(a)
+}
