@@ -13,7 +13,7 @@ func main() { cli.Main(program()) }
 // commands are made one per file.
 var commands = []func() *cobra.Command{
 	newStatus, newCheck, newInstall, newRemove, newReapply, newRestart, newHistory, newVerify, newShow, newCVE,
-	newPolicy, newDoctor, newEnroll, newAgent, newConfirm,
+	newPolicy, newDoctor, newEnroll, newAgent, newConfirm, newEvidence,
 }
 
 func program() *cobra.Command {
