@@ -68,6 +68,10 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Other users' processes take part in some tests.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		for {
 			list := mountsBelow(t, dir)

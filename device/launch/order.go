@@ -1,0 +1,205 @@
+package launch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
+)
+
+// order is what a child is told to become.
+type order struct {
+	Root     string  `json:"root"` // of the store
+	Program  Program `json:"program"`
+	Session  bool    `json:"session"`  // begin a session of its own
+	Terminal int     `json:"terminal"` // the standard stream that is its terminal, -1 if none
+	Caller   *caller `json:"caller,omitempty"`
+}
+
+// caller is whom a child acts for, as the kernel told the agent.
+type caller struct {
+	PID      int        `json:"pid"`
+	User     linux.User `json:"user"`
+	Bounding uint64     `json:"bounding"`
+	Umask    int        `json:"umask"`
+	Label    string     `json:"label"` // SELinux label to take on, "" if none
+}
+
+// The descriptors that a child is started with, after its standard streams.
+const (
+	orderFD  = 3 // the order, as JSON
+	statusFD = 4 // where it says why it failed; closed when it has executed
+	callerFD = 5 // the handle on the caller's process, if there is a caller
+)
+
+// failure is what a child says when it can't carry out its order.
+type failure struct {
+	Error  string `json:"error"`
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func describe(err error) failure {
+	return failure{Error: err.Error(), Reason: fault.KindOf(err).String(), Hint: fault.HintOf(err)}
+}
+
+func (f failure) err() error {
+	return fault.New(fault.Parse(f.Reason), "%s", f.Error).Hint("%s", f.Hint)
+}
+
+// Child is the whole life of a process that Server (or Start) started: it
+// becomes the program that its order names. The program that serves must call
+// it for the arguments in Server.Self. It returns only if it failed, after it
+// has said so to whoever started it.
+func Child() error {
+	status := os.NewFile(statusFD, "status")
+	linux.CloseOnExec(status)
+	err := carryOutOrder()
+	if text, jerr := json.Marshal(describe(err)); jerr == nil {
+		// If this fails there is nobody to tell.
+		_, _ = status.Write(text)
+	}
+	return err
+}
+
+func carryOutOrder() error {
+	paper := os.NewFile(orderFD, "order")
+	if paper == nil {
+		return errors.New("cannot launch: no order was given")
+	}
+	linux.CloseOnExec(paper)
+	data, err := io.ReadAll(io.LimitReader(paper, 2*maxRequest))
+	if err != nil {
+		return fmt.Errorf("cannot read the order: %w", err)
+	}
+	var o order
+	if err := json.Unmarshal(data, &o); err != nil {
+		return fmt.Errorf("cannot read the order: %w", err)
+	}
+	var handle *linux.Pidfd
+	if o.Caller != nil {
+		f := os.NewFile(callerFD, "caller")
+		linux.CloseOnExec(f)
+		h := linux.PidfdOf(f)
+		handle = &h
+	}
+	return linux.Isolated(func() error { return o.carryOut(handle) })
+}
+
+// carryOut turns this process into the program. It runs on an isolated thread,
+// and returns only if something failed. The order of steps matters: content
+// and the folder of records are taken while the agent's files are in sight,
+// limits while there is privilege to set them, and everything that is the
+// caller's own (folder, program) is touched with the caller's rights only.
+func (o *order) carryOut(handle *linux.Pidfd) error {
+	st := store.Below(o.Root)
+	c, err := takeContent(st)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	records, err := openRecords(st)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
+	if o.Caller != nil {
+		if err := o.Caller.join(*handle); err != nil {
+			return err
+		}
+	}
+	if err := linux.PrivateMounts(); err != nil {
+		return err
+	}
+	if err := c.bind(st.CryptexDir()); err != nil {
+		return err
+	}
+	uid := os.Getuid()
+	if o.Caller != nil {
+		uid = o.Caller.User.UID
+	}
+	r, err := newRecord(st, o.Program, c, uid)
+	if err != nil {
+		return err
+	}
+	if err := r.write(records); err != nil {
+		return err
+	}
+	err = o.execute()
+	return errors.Join(err, records.Remove(recordName(r.PID)))
+}
+
+func (o *order) execute() error {
+	if o.Session {
+		var terminal *os.File
+		if o.Terminal >= 0 {
+			terminal = []*os.File{os.Stdin, os.Stdout, os.Stderr}[o.Terminal]
+		}
+		if err := linux.NewSession(terminal); err != nil {
+			return err
+		}
+	}
+	if o.Caller != nil {
+		if err := o.Caller.become(); err != nil {
+			return err
+		}
+	}
+	if err := linux.Chdir(o.Program.Dir); err != nil {
+		return err
+	}
+	return linux.Execute(o.Program.Path, o.Program.Args, o.Program.Env)
+}
+
+// join takes over what the caller's process has and its children inherit.
+func (c *caller) join(handle linux.Pidfd) error {
+	p, err := linux.OpenProcess(c.PID)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := linux.JoinCgroup(p); err != nil {
+		return err
+	}
+	if err := linux.CopyLimits(p); err != nil {
+		return err
+	}
+	same, err := p.SameNamespaces("mnt", "net", "ipc", "uts", "cgroup")
+	if err != nil {
+		return err
+	}
+	if !same {
+		if err := linux.Enter(handle); err != nil {
+			return err
+		}
+	}
+	root, err := p.SameRoot()
+	if err != nil {
+		return err
+	}
+	if !root {
+		return refuse("it has another root directory")
+	}
+	// All of this was read by number. It was the caller's if that still lives.
+	if handle.Ended() {
+		return refuse("it has ended")
+	}
+	return nil
+}
+
+// become drops every privilege that the caller doesn't have.
+func (c *caller) become() error {
+	if c.Umask >= 0 {
+		linux.SetUmask(c.Umask)
+	}
+	if c.Label != "" {
+		if err := linux.LabelNext(c.Label); err != nil {
+			return err
+		}
+	}
+	return linux.BecomeUser(c.User, c.Bounding)
+}

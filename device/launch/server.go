@@ -1,0 +1,280 @@
+package launch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
+)
+
+// requestTime is how long a caller may take to say what it wants.
+const requestTime = 10 * time.Second
+
+// maxLaunches bounds the programs that are watched at once.
+const maxLaunches = 4096
+
+// Server launches programs for ordinary users. It is part of the agent.
+type Server struct {
+	Store *store.Store
+	// Apps is the present configuration.
+	Apps func() ([]policy.App, error)
+	// Self are program and arguments by which this program calls Child; nil
+	// means: this program, with ChildCommand.
+	Self []string
+}
+
+// ChildCommand is the hidden command of sealant that calls Child.
+const ChildCommand = "launch-child"
+
+// request is what a caller asks for; its standard streams come with it.
+type request struct {
+	Schema   string   `json:"schema"`
+	App      string   `json:"app"`
+	Args     []string `json:"args"`
+	Env      []string `json:"env"`
+	Dir      string   `json:"dir"`
+	Terminal int      `json:"terminal"` // the standard stream to make the controlling terminal, -1 if none
+	Detached bool     `json:"detached"` // the program goes on when the caller ends
+}
+
+const requestSchema = "sealant.launch-request/1"
+
+// answer is what the agent says: once when it has started the program, with a
+// handle on it, and once when that has ended; or a failure.
+type answer struct {
+	Started int      `json:"started,omitempty"` // pid
+	Ended   *Status  `json:"ended,omitempty"`
+	Failed  *failure `json:"failed,omitempty"`
+}
+
+// Status is how a program ended.
+type Status struct {
+	Code   int `json:"code"`   // exit code, 0 if a signal ended it
+	Signal int `json:"signal"` // 0 if it exited
+}
+
+// ExitCode is the status as a shell has it: 128 + the signal's number.
+func (s Status) ExitCode() int {
+	if s.Signal != 0 {
+		return 128 + s.Signal
+	}
+	return s.Code
+}
+
+// Listen opens the socket for launches; everybody may connect.
+func Listen(st *store.Store) (*net.UnixListener, error) {
+	path := st.LaunchSocketPath()
+	if err := os.MkdirAll(st.RunDir(), 0o755); err != nil {
+		return nil, fmt.Errorf("cannot listen for launches: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot listen for launches: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for launches: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("cannot listen for launches: %w", err)
+	}
+	return l, nil
+}
+
+// Serve answers launches until ctx ends. What was launched goes on.
+func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	places := make(chan struct{}, maxLaunches)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot accept a launch: %w", err)
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-places }()
+			defer conn.Close()
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			defer stop()
+			s.handle(ctx, conn)
+		})
+	}
+}
+
+// handle serves one caller. Errors go to the caller, who asked.
+func (s *Server) handle(ctx context.Context, conn *net.UnixConn) {
+	child, detached, err := s.launch(conn)
+	if err != nil {
+		f := describe(err)
+		_ = reply(conn, answer{Failed: &f})
+		return
+	}
+	ended := make(chan Status, 1)
+	go func() {
+		defer child.handle.Close()
+		ended <- child.wait()
+	}()
+	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
+		child.hangUp()
+	}
+	// The caller says nothing more; if it is gone its program is told, as it
+	// would be by a terminal.
+	go func() {
+		var b [1]byte
+		_, err := conn.Read(b[:])
+		if err != nil && !detached && !errors.Is(err, net.ErrClosed) {
+			child.hangUp()
+		}
+	}()
+	select {
+	case status := <-ended:
+		_ = reply(conn, answer{Ended: &status})
+	case <-ctx.Done():
+	}
+}
+
+func reply(conn *net.UnixConn, a answer, files ...*os.File) error {
+	data, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return linux.Send(conn, data, files...)
+}
+
+// launch hears what the caller wants, and starts it.
+func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error) {
+	peer, err := linux.PeerOf(conn)
+	if err != nil {
+		return nil, false, err
+	}
+	defer peer.Close()
+	who, err := examine(peer)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
+		return nil, false, err
+	}
+	data, files, err := linux.Receive(conn, maxRequest)
+	if err != nil {
+		return nil, false, fmt.Errorf("cannot hear the request: %w", err)
+	}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, false, err
+	}
+	var r request
+	if err := json.Unmarshal(data, &r); err != nil || r.Schema != requestSchema {
+		return nil, false, fault.New(fault.Usage, "cannot launch: the request is not a %s document", requestSchema)
+	}
+	if len(files) != 3 || r.Terminal < -1 || r.Terminal > 2 {
+		return nil, false, fault.New(fault.Usage, "cannot launch: three standard streams must come with the request")
+	}
+	apps, err := s.Apps()
+	if err != nil {
+		return nil, false, err
+	}
+	p, err := Resolve(apps, r.App, r.Args)
+	if err != nil {
+		return nil, false, err
+	}
+	p.Env, p.Dir = r.Env, r.Dir
+	o := order{Root: s.Store.Root(), Program: p, Session: true, Terminal: r.Terminal, Caller: who}
+	c, err = start(s.Self, o, [3]*os.File(files), peer.Handle().File())
+	return c, r.Detached, err
+}
+
+// refuse is the answer to a caller whose confinement can't be handed on.
+func refuse(why string) error {
+	return fault.New(fault.Policy, "cannot launch for this caller: %s", why).
+		Hint("start the app from outside the sandbox, or restart the device")
+}
+
+// examine asks the kernel who the caller is and what confines it. Whoever is
+// confined by something that can't be handed on would escape it by launching:
+// so it is refused. (Landlock and unprivileged system call filters imply
+// no_new_privs.)
+func examine(peer *linux.Peer) (*caller, error) {
+	p, err := linux.OpenProcess(peer.PID)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	st, err := p.Status()
+	if err != nil {
+		return nil, err
+	}
+	u, g := peer.User.UID, peer.User.GID
+	same, err := p.SameNamespaces("user", "pid")
+	switch {
+	case err != nil:
+		return nil, err
+	case st.UID != [4]int{u, u, u, u} || st.GID != [4]int{g, g, g, g}:
+		return nil, refuse("its user or group is in transition")
+	case st.NoNewPrivs:
+		return nil, refuse("it is sandboxed (no_new_privs)")
+	case st.Seccomp:
+		return nil, refuse("it is sandboxed (a system call filter)")
+	case !same || st.InnerNamespace:
+		return nil, refuse("it lives in a container")
+	}
+	label, err := nextLabel(p)
+	if err != nil {
+		return nil, err
+	}
+	// What was read by number was the caller's if the caller still lives.
+	if peer.Handle().Ended() {
+		return nil, refuse("it has ended")
+	}
+	return &caller{PID: peer.PID, User: peer.User, Bounding: st.Bounding, Umask: st.Umask, Label: label}, nil
+}
+
+// nextLabel is the label to take on for the caller. An SELinux label can be
+// handed on; a caller under an AppArmor profile is refused.
+func nextLabel(p *linux.Process) (string, error) {
+	label, err := p.Label()
+	if err != nil || label == "" {
+		return "", err
+	}
+	if strings.Count(label, ":") >= 3 {
+		return label, nil
+	}
+	return "", refuse("it is confined by " + label)
+}
+
+// child is a started program.
+type child struct {
+	cmd    *process
+	handle linux.Pidfd
+}
+
+func (c *child) hangUp() {
+	_ = c.handle.Signal(syscall.SIGHUP)
+	_ = c.handle.Signal(syscall.SIGCONT)
+}
