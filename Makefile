@@ -43,7 +43,8 @@ test: root build
 	@test/need $$(cat test/packages)
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
-	$(BIN)/sealant-lab test
+	$(BIN)/sealant-lab test --story refusals
+	$(BIN)/sealant-lab test --story reader
 
 test-all: test
 	$(GO) test -timeout 40m -tags slow ./...

@@ -14,9 +14,18 @@ import (
 // The vendor's desk: a folder with an operating system tree (os), the vendor's
 // keys and repository (vendor), and a server on this machine.
 
-// serve starts the server on the desk and returns its address.
-func (s *story) serve() (string, error) {
-	line := "sealsrv dev --dir vendor --listen 127.0.0.1:0"
+// silence stops the server and returns the address that it listened at.
+func (s *story) silence() (address string) {
+	if s.server != nil && s.server.Process != nil {
+		s.server.Process.Kill()
+		s.server.Wait()
+	}
+	return strings.TrimPrefix(s.address, "http://")
+}
+
+// serve starts the server on the desk and returns its URL.
+func (s *story) serve(listen string) (string, error) {
+	line := "sealsrv dev --dir vendor --listen " + listen
 	if !s.terse {
 		fmt.Fprintf(s.out, "%s%s &\n", s.screen.Strong("vendor$ "), line)
 	}
@@ -40,7 +49,8 @@ func (s *story) serve() (string, error) {
 		for lines := bufio.NewScanner(bytes.NewReader(printed)); lines.Scan(); {
 			if _, rest, ok := strings.Cut(lines.Text(), "http://127.0.0.1:"); ok {
 				port, _, _ := strings.Cut(rest+" ", " ")
-				return "http://127.0.0.1:" + strings.TrimRight(port, "/"), nil
+				s.address = "http://127.0.0.1:" + strings.TrimRight(port, "/")
+				return s.address, nil
 			}
 		}
 	}

@@ -30,7 +30,7 @@ func tellOpenSSL(s *story) error {
 	if err := s.deliver("os", "images/os.cryptex"); err != nil {
 		return err
 	}
-	server, err := s.serve()
+	server, err := s.serve("127.0.0.1:0")
 	if err != nil {
 		return err
 	}

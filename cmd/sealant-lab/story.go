@@ -20,17 +20,18 @@ import (
 // it for real, prints what it said, and checks that. The demo and the test are
 // the same story; the test prints one line a step.
 type story struct {
-	screen *cli.Screen
-	out    io.Writer
-	dir    string // the vendor's desk, and everything else of this run
-	terse  bool   // print checks rather than output
-	passed int
-	failed int
-	begun  time.Time
-	device *device
-	server *exec.Cmd
-	opened []*exec.Cmd
-	facts  []fact
+	screen  *cli.Screen
+	out     io.Writer
+	dir     string // the vendor's desk, and everything else of this run
+	terse   bool   // print checks rather than output
+	passed  int
+	failed  int
+	begun   time.Time
+	device  *device
+	server  *exec.Cmd
+	address string // the server's URL
+	opened  []*exec.Cmd
+	facts   []fact
 }
 
 // fact is a figure for the end of the story.
