@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -234,5 +237,70 @@ func TestKeysAsk(t *testing.T) {
 	defer null.Close()
 	if code, _, stderr := keysRun(null, "keys", "new", "bob", "--for", "targets"); code != 2 || !strings.Contains(stderr, "--passphrase-file") {
 		t.Errorf("without a terminal: %d, %s", code, stderr)
+	}
+}
+
+// TestKeysAttach uses a program that knows one public key and never signs.
+func TestKeysAttach(t *testing.T) {
+	t.Chdir(t.TempDir())
+	keysMust(t, "keys", "new", "dev", "--for", "ticket-root", "--insecure-unencrypted")
+	dev, err := readKey("dev.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(dev.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\nread -r line && echo '{\"id\":1,\"public\":\"" + base64.StdEncoding.EncodeToString(der) + "\"}'\n" +
+		"read -r line && echo '{\"id\":2,\"error\":\"touch the token\",\"code\":\"locked\"}'\nexit 0\n"
+	if err := os.WriteFile("token", []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	program, err := filepath.Abs("token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keysMust(t, "keys", "attach", "hsm", "--key", "root", "--", program, "--slot", "1")
+	var shown keyDocument
+	if err := json.Unmarshal([]byte(keysMust(t, "keys", "show", "hsm.key", "--json")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	if shown.Kept != "program" || shown.Program == nil || shown.Program.Key != "root" || len(shown.Program.Command) != 3 || shown.Algorithm != "ecdsa-p384" {
+		t.Errorf("show: %+v", shown)
+	}
+	if text := keysMust(t, "keys", "show", "hsm.key"); !strings.Contains(text, program+" --slot 1") {
+		t.Errorf("show: %s", text)
+	}
+	key, done, err := openKey(t.Context(), cli.For(root()), "hsm.key", &secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := key.Sign(nil, make([]byte, 48), crypto.SHA384); err == nil || !strings.Contains(err.Error(), "touch the token") {
+		t.Errorf("sign: %v", err)
+	}
+	if err := done(); err != nil {
+		t.Error(err)
+	}
+	if code, _, stderr := keysRun(nil, "keys", "passphrase", "hsm.key"); code != 2 || !strings.Contains(stderr, "lives in a program") {
+		t.Errorf("a passphrase for a token's key: %d, %s", code, stderr)
+	}
+	if code, _, _ := keysRun(nil, "keys", "attach", "hsm", "--key", "root", "--", program); code != 1 {
+		t.Error("overwrote a key file")
+	}
+	// The program has another key under that name now.
+	keysMust(t, "keys", "new", "other", "--for", "ticket-root", "--insecure-unencrypted")
+	text, _ := os.ReadFile("hsm.key")
+	other, err := readKey("other.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherDER, _ := x509.MarshalPKIXPublicKey(other.Public)
+	swapped := strings.Replace(string(text), base64.StdEncoding.EncodeToString(der), base64.StdEncoding.EncodeToString(otherDER), 1)
+	if err := os.WriteFile("swapped.key", []byte(swapped), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openKey(t.Context(), cli.For(root()), "swapped.key", &secret{}); err == nil {
+		t.Error("used a key that isn't the file's")
 	}
 }
