@@ -13,16 +13,16 @@ import (
 )
 
 func newUp() *cobra.Command {
-	var tree, hostname string
+	var tree, hostname, server string
 	cmd := &cobra.Command{
-		Use:   "up DIR --os TREE",
+		Use:   "up DIR --os TREE --server URL",
 		Short: "make a pretend device in DIR from an operating system tree, and boot it",
 		Long: `Up makes a pretend device in the new folder DIR. TREE is the part of its
 operating system that this machine lacks: TREE/usr is laid over /usr, and
 TREE/usr/lib/sealant holds the baseline's images and the roots of trust.
 
   sealpub image split --root TREE --cryptex web=/usr/bin/browser --out images
-  sealant-lab up /tmp/kiosk --os TREE`,
+  sealant-lab up /tmp/kiosk --os TREE --server http://127.0.0.1:8470`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := openDevice(args[0])
@@ -41,13 +41,14 @@ TREE/usr/lib/sealant holds the baseline's images and the roots of trust.
 			if err := copyTree(tree, d.path("os")); err != nil {
 				return err
 			}
-			if err := d.make(hostname); err != nil {
+			if err := d.make(hostname, server); err != nil {
 				return err
 			}
 			return boot(cmd, d)
 		},
 	}
 	cmd.Flags().StringVar(&tree, "os", "", "operating system tree (required)")
+	cmd.Flags().StringVar(&server, "server", "", "URL of its server, for /etc/sealant/agent.toml")
 	cmd.Flags().StringVar(&hostname, "hostname", "kiosk-0417", "the device's name")
 	cmd.MarkFlagRequired("os")
 	return cmd

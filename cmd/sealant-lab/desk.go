@@ -99,22 +99,7 @@ func (s *story) plugIn(tree, server, hostname string) error {
 	if err := copyTree(filepath.Join(s.dir, tree), s.device.path("os")); err != nil {
 		return err
 	}
-	if err := s.device.make(hostname); err != nil {
-		return err
-	}
-	files := map[string]string{
-		"etc/os-release":         "NAME=ExampleOS\nID=exampleos\nVERSION_ID=42.3\nPRETTY_NAME=\"ExampleOS 42.3\"\n",
-		"etc/sealant/agent.toml": fmt.Sprintf("[server]\nurl = %q\n", server),
-	}
-	for path, text := range files {
-		if err := os.MkdirAll(filepath.Dir(s.device.path(path)), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(s.device.path(path), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.device.make(hostname, server)
 }
 
 // updateOS replaces the device's operating system tree while it is down, as an

@@ -46,14 +46,27 @@ func (d *device) path(elem ...string) string {
 	return filepath.Join(append([]string{d.dir}, elem...)...)
 }
 
-// make lays out a new device's folder around the operating system in d.path("os").
-func (d *device) make(hostname string) error {
+// make lays out a new device's folder around the operating system in
+// d.path("os"), and configures its server.
+func (d *device) make(hostname, server string) error {
 	for _, sub := range []string{"os/usr/lib/cryptexes", "etc/sealant", "var/sealant", "state", "work/etc", "work/var"} {
 		if err := os.MkdirAll(d.path(sub), 0o755); err != nil {
 			return fmt.Errorf("cannot make the device: %w", err)
 		}
 	}
-	return os.WriteFile(d.path("etc/hostname"), []byte(hostname+"\n"), 0o644)
+	files := map[string]string{
+		"etc/hostname":   hostname + "\n",
+		"etc/os-release": "NAME=ExampleOS\nID=exampleos\nVERSION_ID=42.3\nPRETTY_NAME=\"ExampleOS 42.3\"\n",
+	}
+	if server != "" {
+		files["etc/sealant/agent.toml"] = fmt.Sprintf("[server]\nurl = %q\n", server)
+	}
+	for path, text := range files {
+		if err := os.WriteFile(d.path(path), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("cannot make the device: %w", err)
+		}
+	}
+	return nil
 }
 
 // pid is the init process of a device that is up, 0 if it is down.
