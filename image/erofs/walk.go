@@ -11,8 +11,8 @@ import (
 //
 // Walk is also the check of the whole structure. It visits each directory
 // once, and refuses an image where directories form a loop, where contents
-// overlap or exceed the image, or where the numbers of inodes and links are
-// not what the image says; so a caller whose walk ended without an error may
+// overlap or exceed the image, where attributes or targets can't be read, or
+// where the numbers of inodes and links are not what the image says; so a caller whose walk ended without an error may
 // rely on that. Work and memory are bounded by the size of the metadata.
 func (i *Image) Walk(fn func(path string, n *Inode) error) error {
 	k := walker{i: i, fn: fn, w: i.window(), inodes: map[uint64]*visited{}}
@@ -61,6 +61,14 @@ func (k *walker) visit(path string, n *Inode, kind byte) error {
 		k.inodes[n.NID] = v
 		if k.bytes += n.Size; k.bytes > k.i.size {
 			return bad("its contents overlap")
+		}
+		if _, err := k.i.Xattrs(n); err != nil {
+			return err
+		}
+		if n.IsSymlink() {
+			if _, err := k.i.Target(n); err != nil {
+				return err
+			}
 		}
 	} else if v.dir {
 		return bad("directory %q has two places", path)

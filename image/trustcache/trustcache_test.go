@@ -134,10 +134,6 @@ func TestFsverityComputesTheSame(t *testing.T) {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("fsverity", "digest", "--compact", file).Output()
-		if err != nil {
-			t.Fatalf("fsverity: %v", err)
-		}
 		var m trustcache.Measure
 		for rest := data; len(rest) > 0; {
 			n := min(len(rest), 1+rand.IntN(100_000))
@@ -145,14 +141,28 @@ func TestFsverityComputesTheSame(t *testing.T) {
 			rest = rest[n:]
 		}
 		sum := m.Sum()
-		if got, want := hex.EncodeToString(sum[:]), strings.TrimSpace(string(out)); got != want {
+		if got, want := hex.EncodeToString(sum[:]), fsverity(t, file); got != want {
 			t.Errorf("%d bytes: got %s, fsverity says %s", size, got, want)
 		}
 	}
 }
 
+// fsverity is what Linux's own tool computes.
+func fsverity(t *testing.T, file string) string {
+	t.Helper()
+	out, err := exec.Command("fsverity", "digest", "--compact", file).Output()
+	if err != nil {
+		t.Fatalf("fsverity: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 func TestKindOfRealFiles(t *testing.T) {
-	libc, err := filepath.EvalSymlinks("/lib64/ld-linux-x86-64.so.2")
+	linkers, _ := filepath.Glob("/lib*/ld-linux-*.so.*")
+	if len(linkers) == 0 {
+		t.Fatal("no dynamic linker")
+	}
+	libc, err := filepath.EvalSymlinks(linkers[0])
 	if err != nil {
 		t.Fatal(err)
 	}
