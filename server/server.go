@@ -38,6 +38,7 @@ import (
 
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/catalog"
+	"github.com/sealant-os/sealant/server/report"
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
@@ -46,7 +47,6 @@ import (
 // Limits of what a client may send, in bytes, and how long an answer may take.
 const (
 	maxRequest  = 16 << 10 // enrolments and requests for tickets
-	maxReport   = 64 << 10
 	readRequest = 10 * time.Second
 	answerTime  = 20 * time.Second
 )
@@ -82,13 +82,14 @@ type Server struct {
 	log       *slog.Logger
 	now       func() time.Time
 
-	replays   *seen
-	perDevice *limits[identity.ID]
-	perSender *limits[string]
-	metrics   *metrics
-	slots     chan struct{}
-	mux       *http.ServeMux
-	api       huma.API
+	replays    *seen
+	perDevice  *limits[identity.ID]
+	reports    *report.Desk
+	allReports *limits[struct{}]
+	metrics    *metrics
+	slots      chan struct{}
+	mux        *http.ServeMux
+	api        huma.API
 }
 
 // New makes a Server.
@@ -99,12 +100,13 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		db: c.DB, source: c.Source, leaf: c.Leaf, log: c.Log, now: c.Now,
-		authority: &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Now: c.Now},
-		replays:   newSeen(2 * identity.Skew),
-		perDevice: newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),
-		perSender: newLimits[string](time.Minute, 30),
-		slots:     make(chan struct{}, or(c.MaxAtOnce, 1024)),
-		mux:       http.NewServeMux(),
+		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Now: c.Now},
+		replays:    newSeen(2 * identity.Skew),
+		perDevice:  newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),
+		reports:    &report.Desk{DB: c.DB, Source: c.Source, Now: c.Now},
+		allReports: newLimits[struct{}](reportsEvery, reportsBurst),
+		slots:      make(chan struct{}, or(c.MaxAtOnce, 1024)),
+		mux:        http.NewServeMux(),
 	}
 	s.metrics = newMetrics(s)
 	s.api = s.describe(s.mux)
@@ -115,10 +117,7 @@ func New(c Config) (*Server, error) {
 	})
 	if c.Security != "" {
 		s.mux.Handle("GET /security/", http.StripPrefix("/security", pages(c.Security)))
-		s.mux.HandleFunc("GET /.well-known/security.txt", func(w http.ResponseWriter, r *http.Request) {
-			r.URL.Path = "/security.txt"
-			pages(c.Security).ServeHTTP(w, r)
-		})
+		s.mux.Handle("GET /.well-known/security.txt", pages(c.Security))
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.write(w, &Problem{Title: http.StatusText(http.StatusNotFound), Status: http.StatusNotFound, Code: codeNotFound, Detail: "there is nothing at " + r.URL.Path})
@@ -170,6 +169,7 @@ func (s *Server) describe(mux *http.ServeMux) huma.API {
 		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
 		Errors: []int{400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503},
 	}, s.ticket)
+	s.describeReports(api)
 	huma.Register(api, huma.Operation{
 		OperationID: "health", Method: http.MethodGet, Path: "/healthz", Summary: "Whether the server can sign",
 		Errors: []int{503},

@@ -1,18 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealant-os/sealant/internal/cli"
-	"github.com/sealant-os/sealant/publish"
+	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -44,7 +46,7 @@ When it answers it prints its address. Devices take that as their server.`,
 				}
 			}
 			screen := cli.For(cmd)
-			if err := makeVendor(screen, dir); err != nil {
+			if err := makeVendor(cmd.Context(), screen, dir); err != nil {
 				return err
 			}
 			c, err := configOf(cmd)
@@ -72,17 +74,35 @@ When it answers it prints its address. Devices take that as their server.`,
 	return cmd
 }
 
-// makeVendor makes a vendor folder where there is none.
-func makeVendor(screen *cli.Screen, dir string) error {
+// makeVendor makes a vendor folder where there is none. The publisher's tool
+// does it, since its keys are none of the server's business.
+func makeVendor(ctx context.Context, screen *cli.Screen, dir string) error {
 	_, err := os.Stat(filepath.Join(dir, "vendor.json"))
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if _, err := publish.Init(dir, publish.Setup{Product: "ExampleOS", OSVersion: "1.0", Throwaway: true}); err != nil {
-		return err
+	tool, err := findSealpub()
+	if err != nil {
+		return fault.New(fault.Usage, "%s is no vendor folder, and there is no sealpub to make one", dir).
+			Hint("sealpub init %s --throwaway --product NAME --os-version VERSION", dir)
+	}
+	cmd := exec.CommandContext(ctx, tool, "init", dir, "--throwaway", "--product", "ExampleOS", "--os-version", "1.0", "--quiet")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot make a vendor in %s: %w: %s", dir, err, bytes.TrimSpace(out))
 	}
 	screen.Notef("%s made the vendor ExampleOS 1.0 in %s, with throwaway keys\n", screen.Good(), dir)
 	return nil
+}
+
+// findSealpub finds the publisher's tool beside this program, or in PATH.
+func findSealpub() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "sealpub")
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	return exec.LookPath("sealpub")
 }
 
 // renewDevLeaf issues a signing leaf if the present one has less than half its

@@ -113,3 +113,9 @@ func (db *DB) Recommendations(ctx context.Context, release string) ([]Recommenda
 	}
 	return list, rows.Err()
 }
+
+// CountCells counts the cells of a release and day.
+func (db *DB) CountCells(ctx context.Context, release, day string) (n int64, err error) {
+	err = db.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM daily WHERE release = $1 AND day = $2", release, day).Scan(&n)
+	return n, err
+}
