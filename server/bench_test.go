@@ -52,7 +52,7 @@ const askers = 64
 func benchmarkTicket(b *testing.B, database string) {
 	w := servertest.New(b)
 	w.Release(1, 100)
-	n := w.Start(database, func(c *server.Config) { c.Burst, c.PerHour = 1 << 30, 1<<31 - 1 })
+	n := w.Start(database, func(c *server.Config) { c.Burst, c.PerHour = 1<<30, 1<<31-1 })
 	devices := make([]*servertest.Device, askers)
 	for i := range devices {
 		devices[i] = n.Enrolled()

@@ -262,7 +262,7 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, target := range map[string]string{
-		"metadata/7.link.json":                           secret,
+		"metadata/7.link.json":                            secret,
 		"targets/" + strings.Repeat("ab", 32) + ".linked": "../../secret",
 	} {
 		if err := os.Symlink(target, filepath.Join(w.Catalog(), name)); err != nil {

@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -17,8 +18,6 @@ import (
 	"github.com/sealant-os/sealant/server/rollout"
 	"github.com/sealant-os/sealant/server/servertest"
 	"github.com/sealant-os/sealant/server/store"
-
-	"crypto"
 )
 
 func start(t *testing.T) (*servertest.World, *servertest.Node) {
