@@ -56,6 +56,11 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 		return 0, Status{}, err
 	}
 	defer f.restore()
+	// Signals that come before the program has started wait for it.
+	if !r.Detached {
+		signal.Notify(f.signals, forwarded...)
+		defer signal.Stop(f.signals)
+	}
 	data, err := json.Marshal(request{requestSchema, r.App, r.Args, r.Env, r.Dir, f.terminal, r.Detached})
 	if err != nil {
 		return 0, Status{}, fmt.Errorf("cannot ask for a launch: %w", err)
@@ -76,7 +81,9 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 	if r.Detached {
 		return first.Started, Status{}, nil
 	}
-	defer f.forward(handle)()
+	over := make(chan struct{})
+	defer close(over)
+	go f.forward(handle, over)
 	f.relay()
 	last, _, err := hear(conn)
 	if errors.Is(err, io.EOF) || err == nil && last.Ended == nil {
@@ -122,10 +129,12 @@ type front struct {
 	user  *os.File    // our side of the pseudo terminal, nil if there is none
 	state *term.State // of the real terminal before
 	shown chan struct{}
+
+	signals chan os.Signal
 }
 
 func newFront(detached bool) (*front, error) {
-	f := &front{terminal: -1, real: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
+	f := &front{terminal: -1, real: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, signals: make(chan os.Signal, 16)}
 	f.streams = f.real
 	if detached {
 		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -212,18 +221,15 @@ func (f *front) restore() {
 	}
 }
 
-// forward passes signals on to the program until the returned function is called.
-func (f *front) forward(handle linux.Pidfd) (stop func()) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
-	go func() {
-		for sig := range signals {
+// forward passes signals on to the program until it is over.
+func (f *front) forward(handle linux.Pidfd, over <-chan struct{}) {
+	for {
+		select {
+		case sig := <-f.signals:
 			f.pass(sig.(syscall.Signal), handle)
+		case <-over:
+			return
 		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
 	}
 }
 

@@ -170,10 +170,6 @@ func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error)
 		return nil, false, err
 	}
 	defer peer.Close()
-	who, err := examine(peer)
-	if err != nil {
-		return nil, false, err
-	}
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return nil, false, err
 	}
@@ -192,6 +188,10 @@ func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error)
 	var r request
 	if err := json.Unmarshal(data, &r); err != nil || r.Schema != requestSchema {
 		return nil, false, fault.New(fault.Usage, "cannot launch: the request is not a %s document", requestSchema)
+	}
+	who, err := examine(peer)
+	if err != nil {
+		return nil, false, err
 	}
 	if len(files) != 3 || r.Terminal < -1 || r.Terminal > 2 {
 		return nil, false, fault.New(fault.Usage, "cannot launch: three standard streams must come with the request")

@@ -42,10 +42,10 @@ func TestCallerStaysTheSame(t *testing.T) {
 		return text
 	}
 	// The wrapper gives both the same limits, mask and niceness to pass on.
-	const wrap = `umask 027; ulimit -n 333; ulimit -c 0; ulimit -Hv 90000000; exec nice -n 3 "$@"`
+	const wrap = `umask 027; ulimit -n 333; ulimit -c 0; ulimit -v 9000000; exec nice -n 3 "$@"`
 	shell := []string{"-c", look, "sh", "one", "two words", ""}
 	want := run(exec.Command("/bin/bash", append([]string{"-c", wrap, "wrap", "/bin/bash"}, shell...)...))
-	got := run(exec.Command("/bin/bash", append([]string{"-c", wrap, "wrap", "/proc/" + self() + "/exe", "run-by-agent", d.Root, "/bin/bash"}, shell...)...))
+	got := run(exec.Command("/bin/bash", append([]string{"-c", wrap, "wrap", binary(t, d), "run-by-agent", d.Root, "/bin/bash"}, shell...)...))
 	if got != want {
 		t.Errorf("by the agent:\n%s\ndirectly:\n%s", diff(got, want), diff(want, got))
 	}
@@ -56,13 +56,14 @@ func TestCallerStaysTheSame(t *testing.T) {
 	}
 }
 
-func self() string { return filepath.Base(must1(os.Readlink("/proc/self"))) }
-
-func must1(s string, err error) string {
-	if err != nil {
-		panic(err)
-	}
-	return s
+// binary is a copy of this test binary that everybody may execute.
+func binary(t *testing.T, d *rig.Device) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	path := filepath.Join(d.Root, "sealant")
+	must(t, os.WriteFile(path, data, 0o755))
+	return path
 }
 
 // diff is the lines of a that b doesn't have.
@@ -97,9 +98,10 @@ func TestAgentLaunches(t *testing.T) {
 			t.Errorf("%s: %d %q", tt.name, code, text)
 		}
 	}
-	away := nobody(as("run-by-agent", d, "/bin/pwd"))
-	away.Dir = "/root"
-	must(t, os.Chmod("/root", 0o700))
+	closed := filepath.Join(d.Root, "closed")
+	must(t, os.Mkdir(closed, 0o700))
+	away := exec.Command("setpriv", "--reuid", "1234", "--regid", "2345", "--clear-groups", binary(t, d), "run-by-agent", d.Root, "/bin/pwd")
+	away.Dir = closed
 	if text, code := output(t, away); code != 200 || !strings.Contains(text, "permission denied") {
 		t.Errorf("a folder that the caller may not enter: %d %q", code, text)
 	}
@@ -188,10 +190,12 @@ func TestAgentRestarts(t *testing.T) {
 	stop := agent(t, d)
 	cmd := nobody(as("run-by-agent", d, "/bin/bash", "-c", waiter))
 	out := started(t, cmd)
-	stop()
-	must(t, cmd.Process.Signal(syscall.SIGINT))
-	if line, err := out.ReadString('\n'); line != "int\n" {
-		t.Errorf("%q, %v", line, err)
+	for range 2 {
+		must(t, cmd.Process.Signal(syscall.SIGINT))
+		if line, err := out.ReadString('\n'); line != "int\n" {
+			t.Errorf("%q, %v", line, err)
+		}
+		stop() // the caller has heard of the start, or it could not pass signals on
 	}
 	agent(t, d)
 	if text, code := output(t, nobody(as("run-by-agent", d, "/bin/echo", "again"))); code != 0 || text != "again\n" {
@@ -215,7 +219,7 @@ func TestNoAgent(t *testing.T) {
 func TestSandboxedCallersAreRefused(t *testing.T) {
 	d, _ := booted(t)
 	agent(t, d)
-	me := "/proc/" + self() + "/exe"
+	me := binary(t, d)
 	try := []string{me, "run-by-agent", d.Root, "/usr/bin/id"}
 	for name, tt := range map[string]struct {
 		wrap []string
@@ -226,7 +230,7 @@ func TestSandboxedCallersAreRefused(t *testing.T) {
 		"pid namespace":    {wrap: []string{"unshare", "--pid", "--fork"}, root: true, text: "container"},
 		"user namespace":   {wrap: []string{"unshare", "--user"}, text: "container"},
 		"root directory":   {wrap: []string{"unshare", "--mount", "sh", "-c", `mkdir -p "$0/jail/proc" && mount --rbind / "$0/jail" && exec chroot "$0/jail" "$@"`, d.Root}, root: true, text: "root directory"},
-		"group transition": {wrap: []string{"setpriv", "--egid", "2346"}, root: true, text: "transition"},
+		"group transition": {wrap: []string{"setpriv", "--keep-groups", "--egid", "2346"}, root: true, text: "transition"},
 	} {
 		cmd := exec.Command(tt.wrap[0], append(tt.wrap[1:], try...)...)
 		if !tt.root {
@@ -250,7 +254,7 @@ func TestCallerInANamespace(t *testing.T) {
 	must(t, os.Mkdir(at, 0o755))
 	script := `mount -t tmpfs tmpfs "$0" && echo mine >"$0/f" && exec setpriv --reuid 1234 --regid 2345 --clear-groups "$@"`
 	cmd := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", script, at,
-		"/proc/"+self()+"/exe", "run-by-agent", d.Root, "/bin/cat", at+"/f", d.Store.MountPoint("web")+"/version")
+		binary(t, d), "run-by-agent", d.Root, "/bin/cat", at+"/f", d.Store.MountPoint("web")+"/version")
 	if text, code := output(t, cmd); code != 0 || text != "mine\nweb (a)" {
 		t.Errorf("%d %q", code, text)
 	}
@@ -261,6 +265,7 @@ func TestHostileRequests(t *testing.T) {
 	agent(t, d)
 	good := `{"schema":"sealant.launch-request/1","app":"","args":["/bin/true"],"env":[],"dir":"/","terminal":-1}`
 	streams := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	null := devNull(t)
 	before := namespace.Counted(t, d.Root).Files
 	for name, tt := range map[string]struct {
 		text  string
@@ -272,7 +277,7 @@ func TestHostileRequests(t *testing.T) {
 		"no streams":         {good, nil},
 		"too many streams":   {good, append(streams, os.Stdin)},
 		"no such terminal":   {strings.Replace(good, "-1", "7", 1), streams},
-		"not a terminal":     {strings.Replace(good, "-1", "0", 1), []*os.File{devNull(t), os.Stdout, os.Stderr}},
+		"not a terminal":     {strings.Replace(good, "-1", "0", 1), []*os.File{null, os.Stdout, os.Stderr}},
 		"no program":         {strings.Replace(good, `"/bin/true"`, "", 1), streams},
 		"a program by name":  {strings.Replace(good, "/bin/true", "true", 1), streams},
 		"a relative folder":  {strings.Replace(good, `"dir":"/"`, `"dir":"x"`, 1), streams},

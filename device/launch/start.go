@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
 	"github.com/sealant-os/sealant/device/store"
@@ -68,6 +69,7 @@ func start(self []string, o order, streams [3]*os.File, handle *os.File) (*child
 		_ = cmd.Process.Kill()
 	}
 	_ = cmd.Wait()
+	_ = os.Remove(filepath.Join(store.Below(o.Root).LaunchDir(), recordName(cmd.Process.Pid)))
 	var f failure
 	if err == nil {
 		if err = json.Unmarshal(said, &f); err == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -15,14 +16,14 @@ import (
 // processors and the out-of-memory score of another process. It needs privilege
 // and so comes before BecomeUser.
 func CopyLimits(p *Process) error {
-	for resource := range unix.RLIMIT_RTTIME + 1 {
-		var limit unix.Rlimit
-		if err := unix.Prlimit(p.PID, resource, nil, &limit); err != nil {
-			return p.wrap("limits", err)
-		}
+	limits, err := p.limits()
+	if err != nil {
+		return err
+	}
+	for resource, limit := range limits {
 		// Not unix.Setrlimit: the Go runtime must know of the file limit, or it
 		// puts its own back at exec; syscall does that bookkeeping.
-		if err := syscall.Setrlimit(resource, (*syscall.Rlimit)(&limit)); err != nil {
+		if err := syscall.Setrlimit(resource, &limit); err != nil {
 			return fmt.Errorf("cannot take over a resource limit: %w", err)
 		}
 	}
@@ -49,6 +50,70 @@ func CopyLimits(p *Process) error {
 		return fmt.Errorf("cannot take over the out-of-memory score: %w", err)
 	}
 	return p.copyLogin()
+}
+
+// limitNames are the lines of /proc/PID/limits.
+var limitNames = map[string]int{
+	"Max cpu time":          unix.RLIMIT_CPU,
+	"Max file size":         unix.RLIMIT_FSIZE,
+	"Max data size":         unix.RLIMIT_DATA,
+	"Max stack size":        unix.RLIMIT_STACK,
+	"Max core file size":    unix.RLIMIT_CORE,
+	"Max resident set":      unix.RLIMIT_RSS,
+	"Max processes":         unix.RLIMIT_NPROC,
+	"Max open files":        unix.RLIMIT_NOFILE,
+	"Max locked memory":     unix.RLIMIT_MEMLOCK,
+	"Max address space":     unix.RLIMIT_AS,
+	"Max file locks":        unix.RLIMIT_LOCKS,
+	"Max pending signals":   unix.RLIMIT_SIGPENDING,
+	"Max msgqueue size":     unix.RLIMIT_MSGQUEUE,
+	"Max nice priority":     unix.RLIMIT_NICE,
+	"Max realtime priority": unix.RLIMIT_RTPRIO,
+	"Max realtime timeout":  unix.RLIMIT_RTTIME,
+}
+
+// limits reads the process's resource limits. (The call prlimit would need one
+// privilege more.)
+func (p *Process) limits() (map[int]syscall.Rlimit, error) {
+	data, err := p.read("limits")
+	if err != nil {
+		return nil, err
+	}
+	limits, err := parseLimits(string(data))
+	return limits, p.wrap("limits", err)
+}
+
+// parseLimits reads a table whose first column is 26 characters wide.
+func parseLimits(text string) (map[int]syscall.Rlimit, error) {
+	const name = 26
+	limits := map[int]syscall.Rlimit{}
+	for line := range strings.Lines(text) {
+		if len(line) < name {
+			continue
+		}
+		resource, ok := limitNames[strings.TrimSpace(line[:name])]
+		f := strings.Fields(line[name:])
+		if !ok || len(f) < 2 {
+			continue
+		}
+		soft, err1 := parseLimit(f[0])
+		hard, err2 := parseLimit(f[1])
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, err
+		}
+		limits[resource] = syscall.Rlimit{Cur: soft, Max: hard}
+	}
+	if len(limits) != len(limitNames) {
+		return nil, errors.New("limits are missing")
+	}
+	return limits, nil
+}
+
+func parseLimit(s string) (uint64, error) {
+	if s == "unlimited" {
+		return unix.RLIM_INFINITY, nil
+	}
+	return strconv.ParseUint(s, 10, 64)
 }
 
 // copyLogin takes over who logged in, for the audit trail, where that is kept.

@@ -269,3 +269,12 @@ func Tmpfs(target string) error {
 	defer m.Close()
 	return m.Place(target)
 }
+
+// DeviceAt is the number of the file system that is seen at path.
+func DeviceAt(path string) (Device, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return Device{}, fmt.Errorf("cannot look at %s: %w", path, err)
+	}
+	return device(st.Dev), nil
+}

@@ -120,6 +120,7 @@ func (d *Device) build(path, name, version string) image.Summary {
 	tree, err := os.MkdirTemp(d.Root, "tree-")
 	check(d.t, err)
 	defer os.RemoveAll(tree)
+	check(d.t, os.Chmod(tree, 0o755))
 	check(d.t, os.WriteFile(filepath.Join(tree, "version"), []byte(name+" "+version), 0o644))
 	program, err := os.ReadFile("/bin/sleep")
 	check(d.t, err)
