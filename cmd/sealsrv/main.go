@@ -18,6 +18,8 @@ var groups = []func() *cobra.Command{
 	newRollout,   // rollout.go
 	newRecall,    // recall.go
 	newRecommend, // recommend.go
+	newReport,    // report.go
+	newEvidence,  // evidence.go
 	newAudit,     // audit.go
 	newLeaf,      // leaf.go
 }

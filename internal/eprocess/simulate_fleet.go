@@ -115,7 +115,8 @@ func pooledTest(days []Day, apps int) bool {
 }
 
 // binomial draws how many of n happen with chance p: by counting the gaps
-// between them, which costs as many steps as there are.
+// between them, which costs as many steps as there are, and where there are
+// thousands by the normal distribution that it then is.
 func binomial(rng *rand.Rand, n int64, p float64) int64 {
 	switch {
 	case n <= 0 || p <= 0:
@@ -124,6 +125,10 @@ func binomial(rng *rand.Rand, n int64, p float64) int64 {
 		return n
 	case p > 0.5:
 		return n - binomial(rng, n, 1-p)
+	}
+	mean := float64(n) * p
+	if mean > 500 {
+		return min(n, int64(max(0, math.Round(mean+rng.NormFloat64()*math.Sqrt(mean*(1-p))))))
 	}
 	scale := 1 / math.Log1p(-p)
 	for hits, at := int64(0), 0.0; ; hits++ {

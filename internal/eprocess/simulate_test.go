@@ -86,7 +86,7 @@ func TestBinomial(t *testing.T) {
 	for _, c := range []struct {
 		n int64
 		p float64
-	}{{1000, 0.003}, {1000, 0.5}, {1000, 0.97}, {10, 0}, {10, 1}, {0, 0.5}} {
+	}{{1000, 0.003}, {1000, 0.5}, {1000, 0.97}, {100_000, 0.02}, {10, 0}, {10, 1}, {0, 0.5}} {
 		const draws = 4000
 		var sum float64
 		for range draws {
