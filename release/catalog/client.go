@@ -324,17 +324,23 @@ func (c *Client) metadata(ctx context.Context, role string, version, limit int64
 func (c *Client) fetch(ctx context.Context, name string, limit int64) ([]byte, error) {
 	body, err := c.remote.Fetch(ctx, name, 0)
 	if err != nil {
-		return nil, err
+		return nil, unreachable(ctx, name, err)
 	}
 	defer body.Close()
 	data, err := readAll(body, limit)
 	if errors.Is(err, errTooLong) {
 		return nil, fault.New(fault.Stale, "cannot use %s: %w", name, err)
 	}
-	if err != nil && fault.KindOf(err) == fault.Failed && ctx.Err() == nil {
-		return nil, fault.New(fault.Unreachable, "cannot fetch %s: %w", name, err)
+	return data, unreachable(ctx, name, err)
+}
+
+// unreachable gives a transfer's error a kind, unless it has one, is the
+// caller's own cancellation, or says that the file isn't there.
+func unreachable(ctx context.Context, name string, err error) error {
+	if err == nil || fault.KindOf(err) != fault.Failed || ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return data, err
+	return fault.New(fault.Unreachable, "cannot fetch %s: %w", name, err)
 }
 
 // Open streams a located file from a byte offset on, at most to its end. The

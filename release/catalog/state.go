@@ -122,6 +122,13 @@ func (c *Client) save(raw map[string][]byte, now time.Time) error {
 			return err
 		}
 	}
+	// The pinned root too: an older OS that is booted again pins an older one,
+	// and walks the chain to the root that this state was verified under.
+	if pinned, err := metadata.Root().FromBytes(c.config.Root); err == nil && pinned.Signed.Version > 1 {
+		if err := c.saveRoot(pinned.Signed.Version, c.config.Root); err != nil {
+			return err
+		}
+	}
 	data, err := json.Marshal(stateFile{Schema: stateSchema, Folder: folder, Verified: now, Root: c.root.Signed.Version})
 	if err != nil {
 		return err
