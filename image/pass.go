@@ -34,10 +34,9 @@ type pass struct {
 
 // computed is what a pass finds out.
 type computed struct {
-	seal        seal.Seal
-	cache       []byte // the encoded trust cache
-	files       int
-	executables int
+	seal  seal.Seal
+	cache []byte // the encoded trust cache
+	files int    // regular files, each name counted
 }
 
 // chunk is a piece of the data on its way through the consumers, the last of
