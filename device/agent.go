@@ -29,8 +29,8 @@ func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
 		c, err := d.Confirm(ctx, logged(log, "confirm"))
 		if err != nil {
 			log.Error("cannot confirm the boot", "error", err)
-		} else if c.State != "unchanged" {
-			log.Info("boot "+c.State, "set", c.Set, "text", c.Text)
+		} else {
+			log.Info("boot "+c.State, "set", c.Set)
 		}
 	}
 	calls, err := localapi.Listen(d.Store.SocketPath())

@@ -129,7 +129,7 @@ func (d *Device) linkBase(ctx context.Context, b release.Baseline, report Report
 			return fault.New(fault.Seal, "cannot use the operating system's image %s: it does not have the baseline's digest", d.Store.BaseImagePath(c.Name))
 		}
 	}
-	report.done("baseline", "%s %s, %d cryptexes, all bytes read", b.Product, release.DisplayVersion(b.OSVersion), len(b.Cryptexes))
+	report.done("baseline", "%s %s, %s, all bytes read", b.Product, release.DisplayVersion(b.OSVersion), cryptexes(len(b.Cryptexes)))
 	return nil
 }
 

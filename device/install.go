@@ -30,6 +30,7 @@ type Installed struct {
 	Download  int64         `json:"download_bytes"`
 	Images    int64         `json:"image_bytes"`
 	State     string        `json:"state"`    // staged, active, available (a dry run)
+	Repaired  []string      `json:"repaired"` // cryptexes whose damaged images were made anew
 	Relaunch  []string      `json:"relaunch"` // apps that get it when they are relaunched
 	Restart   bool          `json:"restart"`  // everything else gets it at the next restart
 	Gates     []gate.Result `json:"gates"`
@@ -87,7 +88,10 @@ func (d *Device) install(ctx context.Context, o InstallOptions, actor Actor, rep
 		if st.next == nil {
 			res.State = StateActive
 		}
-		return res, nil
+		if !o.DryRun {
+			err = d.repair(ctx, cat, *s, off.manifest, &res, actor, report)
+		}
+		return res, err
 	}
 	if err := off.err(); err != nil {
 		return res, err
@@ -231,7 +235,7 @@ func installed(o *offer) Installed {
 	m := o.manifest
 	r := Installed{
 		Release: m.ID, Name: m.Name(), Title: m.Title, CVEs: len(m.CVEs), Download: o.download, Images: o.images,
-		Relaunch: []string{}, Gates: o.gates,
+		Repaired: []string{}, Relaunch: []string{}, Gates: o.gates,
 	}
 	for _, c := range m.CVEs {
 		if c.Exploited {

@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 
+	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -66,7 +67,7 @@ func (d *Device) consider(ctx context.Context, cat *catalog.Client, st state, m 
 		Now: cat.Clock(), Device: id, Product: st.baseline.Product, Baseline: st.digest, Policy: d.Config.Policy,
 		Asked: by.person, Toggle: d.automaticOn(), Power: gate.ReadPower(d.Store.Root()),
 		Metered: gate.Metered(ctx, d.Config.Agent.Metered), Manifest: m, Recalls: recalls, Rollout: rollout, Again: by.again,
-		Urgent: urgent(st, m),
+		Urgent: urgent(st, m), Kernel: activate.Enforced() == activate.Kernel,
 	}
 	if !by.again {
 		all, err := d.Holds()

@@ -39,28 +39,24 @@ func (d *Device) Remove(ctx context.Context, o RemoveOptions, actor Actor, repor
 	if err := d.mayRemove(actor); err != nil {
 		return Removed{}, err
 	}
+	if _, err := d.enrolled(); err != nil {
+		return Removed{}, err
+	}
 	if o.DryRun {
 		return d.removal(ctx, o, actor, report)
 	}
 	// The room that was set aside is for the journal, the slots and the
-	// history of this very journey.
-	if _, err := d.enrolled(); err != nil {
-		return Removed{}, err
-	}
-	if err := d.Store.ReleaseReserve(); err != nil {
-		return Removed{}, err
-	}
-	defer func() {
-		if err := d.Store.Reserve(); err != nil {
-			report.warn("space", "%v", err)
-		}
-	}()
-	done, err := d.begin(ctx, report)
+	// history of this very journey. Its last task takes it again.
+	done, err := d.beginWith(ctx, d.Store.ReleaseReserve, report)
 	if err != nil {
 		return Removed{}, err
 	}
 	defer done()
-	return d.removal(ctx, o, actor, report)
+	res, err := d.removal(ctx, o, actor, report)
+	if err != nil {
+		_ = d.Store.Reserve() // best effort: the journey's own failure is what counts
+	}
+	return res, err
 }
 
 // mayRemove asks the policy.

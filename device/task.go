@@ -159,6 +159,9 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 			if err := d.tidy(); err != nil {
 				report.warn("tidy", "%v", err)
 			}
+			if err := d.Store.Reserve(); err != nil {
+				report.warn("space", "%v", err)
+			}
 			return nil
 		}),
 	}
@@ -167,6 +170,11 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 // begin takes the lock, finishes or undoes what was interrupted, and returns
 // what lets go of the lock.
 func (d *Device) begin(ctx context.Context, report Report) (done func(), err error) {
+	return d.beginWith(ctx, func() error { return nil }, report)
+}
+
+// beginWith also does something as soon as the lock is held.
+func (d *Device) beginWith(ctx context.Context, first func() error, report Report) (done func(), err error) {
 	if _, err := d.enrolled(); err != nil {
 		return nil, err
 	}
@@ -175,6 +183,10 @@ func (d *Device) begin(ctx context.Context, report Report) (done func(), err err
 		return nil, err
 	}
 	done = func() { lock.Unlock() }
+	if err := first(); err != nil {
+		done()
+		return nil, err
+	}
 	if err := d.recover(ctx, report); err != nil {
 		done()
 		return nil, err
@@ -247,7 +259,14 @@ func (d *Device) fetch(ctx context.Context, cat *catalog.Client, rel, cryptex st
 	if d.patchKept(ctx, rel, cryptex, kind, file) {
 		return nil
 	}
-	return d.download(ctx, cat, release.PatchPath(file.Digest), file, report.progress("download "+cryptex+" "+string(kind)))
+	err = d.download(ctx, cat, release.PatchPath(file.Digest), file, report.progress("download "+cryptex+" "+string(kind)))
+	if kind == store.Patch && fault.KindOf(err) == fault.Seal {
+		// Building then asks for the whole image. There is no such way around
+		// an antipatch: without it the improvement could not be removed.
+		report.warn("download "+cryptex, "%v", err)
+		return nil
+	}
+	return err
 }
 
 // patchKept says whether a patch is kept and has its digest.

@@ -196,7 +196,7 @@ func (d *Device) verifyImages(ctx context.Context, sets []store.Set, v *Verified
 func (d *Device) verifyImage(ctx context.Context, c store.Cryptex, report Report) (entries int, err error) {
 	path := d.Store.ImagePath(c.Image)
 	fail := func(err error) (int, error) {
-		return 0, fault.New(fault.Seal, "%s: %w", path, err).Hint("sealant remove or sealant install --repair brings it back")
+		return 0, fault.New(fault.Seal, "%s: %w", path, err).Hint("sealant install makes it anew")
 	}
 	f, err := d.Store.OpenImage(c.Image)
 	if err != nil {

@@ -30,6 +30,13 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+func cryptexes(n int) string {
+	if n == 1 {
+		return "1 cryptex"
+	}
+	return fmt.Sprintf("%d cryptexes", n)
+}
+
 // span writes how long: "6 d", "4 min".
 func span(d time.Duration) string {
 	switch {

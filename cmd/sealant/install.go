@@ -71,6 +71,8 @@ func printInstalled(cmd *cobra.Command, r device.Installed, dry bool) error {
 	case dry:
 		printf(s, "Would install %s (%s): %s to download. Nothing was changed.\n", r.Name, r.Release, device.Size(r.Download))
 		return nil
+	case len(r.Repaired) > 0:
+		printf(s, "%s (%s) is installed; repaired: %s.\n", r.Name, r.Release, strings.Join(r.Repaired, ", "))
 	case r.State == device.StateActive:
 		printf(s, "%s (%s) is active everywhere. Nothing to do.\n", r.Name, r.Release)
 		return nil

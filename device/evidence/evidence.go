@@ -12,9 +12,9 @@
 //
 // spec/evidence.md has the rules of counting and the format on disk. The parts:
 // a Store keeps observations; a Recorder turns launches, passing time and exits
-// into observations, with the caller's clock; Watch feeds it from the kernel;
-// Recorder.Judge answers for one entry of the list; Prompts keeps what the person
-// was asked.
+// into observations, with the caller's clock (device/witness feeds it from the
+// running machine); Recorder.Judge answers for one entry of the list; Prompts
+// keeps what the person was asked.
 package evidence
 
 import (
@@ -69,8 +69,10 @@ type Launch struct {
 	Interactive bool
 	// Start is the process's start in clock ticks since boot, 0 if unknown.
 	Start uint64
-	// Cgroup and MountNamespace, where not 0, tell the app's other processes.
+	// What tells the app's other processes: the control group and the mount
+	// namespace that are its own, 0 if it has none, and those that run already.
 	Cgroup, MountNamespace uint64
+	Others                 []int
 }
 
 // Exit is the end of a process of an app.

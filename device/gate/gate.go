@@ -32,6 +32,7 @@ type Facts struct {
 	Toggle   bool // the person's "Automatically Install"
 	Power    Power
 	Metered  bool
+	Kernel   bool   // the kernel guards mounted content (dm-verity)
 	Held     string // why this device refuses this improvement for now; "" if it doesn't
 	Free     int64  // bytes
 	Where    string // the file system that Free is about
@@ -47,7 +48,7 @@ type Facts struct {
 
 // Result is one gate's answer.
 type Result struct {
-	Gate   string     `json:"gate"` // base, policy, pin, recall, held, ring, defer, automatic, battery, metered, space
+	Gate   string     `json:"gate"` // base, policy, enforcement, pin, recall, held, ring, defer, automatic, battery, metered, space
 	Open   bool       `json:"open"`
 	Code   string     `json:"code"`             // stable reason of a closed gate, "" if open
 	Text   string     `json:"text"`             // what was found
@@ -63,6 +64,7 @@ func Check(f Facts) []Result {
 	}{
 		{"base", base},
 		{"policy", allow},
+		{"enforcement", enforcement},
 		{"pin", pin},
 		{"recall", recall},
 		{"held", held},
@@ -125,6 +127,16 @@ func allow(f Facts) Result {
 		return closed(fault.Policy, "install-forbidden", "sealant policy --effective names who forbids it", "policy forbids improvements")
 	}
 	return open("policy allows it")
+}
+
+func enforcement(f Facts) Result {
+	switch {
+	case f.Kernel:
+		return open("the kernel guards what is mounted")
+	case f.Policy.TrustEnforcement == "kernel":
+		return closed(fault.Policy, "enforcement", "sealant doctor says what this machine lacks", "policy wants the kernel to guard content, which this machine can't")
+	}
+	return open("content is checked when mounted")
 }
 
 func pin(f Facts) Result {
@@ -210,7 +222,7 @@ func metered(f Facts) Result {
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered", "the network is metered")
 	case f.Policy.InstallMetered == "small" && f.Download > policy.Small:
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered",
-			"the network is metered and the download is %.1f MB (limit %d)", float64(f.Download)/1e6, policy.Small>>20)
+			"the network is metered and the download is %s (limit %s)", size(f.Download), size(policy.Small))
 	}
 	return open("metered, download allowed")
 }
@@ -218,15 +230,23 @@ func metered(f Facts) Result {
 func space(f Facts) Result {
 	if f.Free < f.Need {
 		return closed(fault.Failed, "no-space", "free some room on that file system",
-			"the file system of %s has %.1f MB free, this takes %.1f MB", f.Where, float64(f.Free)/1e6, float64(f.Need)/1e6)
+			"the file system of %s has %s free, this takes %s", f.Where, size(f.Free), size(f.Need))
 	}
-	return open("%.1f MB free in %s (needs %.1f)", float64(f.Free)/1e6, f.Where, float64(f.Need)/1e6)
+	return open("%s free in %s (needs %s)", size(f.Free), f.Where, size(f.Need))
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	if n >= 1e9 {
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }
 
 // kinds are the kinds of closed gates by their code, for answers that came
 // over the wire.
 var kinds = map[string]fault.Kind{
-	"product-differs": fault.NotEligible, "baseline-differs": fault.NotEligible, "install-forbidden": fault.Policy,
+	"product-differs": fault.NotEligible, "baseline-differs": fault.NotEligible, "install-forbidden": fault.Policy, "enforcement": fault.Policy,
 	"pinned": fault.Policy, "recalled": fault.Recalled, "held": fault.NotEligible, "not-in-ring": fault.NotEligible,
 	"halted": fault.NotEligible, "deferred": fault.Waiting, "automatic-never": fault.Policy, "automatic-off": fault.Policy,
 	"battery-low": fault.Waiting, "metered": fault.Waiting, "no-space": fault.Failed,

@@ -45,8 +45,12 @@ func TestGates(t *testing.T) {
 		},
 		"another product": {func(f *Facts) { f.Product = "phone" }, "product-differs", fault.NotEligible, "phone"},
 		"forbidden":       {func(f *Facts) { f.Policy.InstallAllow = false }, "install-forbidden", fault.Policy, "policy"},
-		"pinned":          {func(f *Facts) { f.Policy.PinRelease = "SI-2026-0001" }, "pinned", fault.Policy, "SI-2026-0001"},
-		"pinned to it":    {func(f *Facts) { f.Policy.PinRelease = "SI-2026-0007" }, "", 0, ""},
+		"kernel wanted":   {func(f *Facts) { f.Policy.TrustEnforcement = "kernel" }, "enforcement", fault.Policy, "kernel"},
+		"kernel wanted and there": {
+			func(f *Facts) { f.Policy.TrustEnforcement = "kernel"; f.Kernel = true }, "", 0, "",
+		},
+		"pinned":       {func(f *Facts) { f.Policy.PinRelease = "SI-2026-0001" }, "pinned", fault.Policy, "SI-2026-0001"},
+		"pinned to it": {func(f *Facts) { f.Policy.PinRelease = "SI-2026-0007" }, "", 0, ""},
 		"recalled": {
 			func(f *Facts) {
 				f.Recalls.Entries = []release.Recall{{Release: "SI-2026-0007", Reason: "Mail closes"}}
@@ -88,7 +92,7 @@ func TestGates(t *testing.T) {
 		},
 		"dead battery on mains": {func(f *Facts) { f.Power = Power{Mains: true, Battery: true} }, "", 0, ""},
 		"metered, small":        {func(f *Facts) { f.Metered = true }, "", 0, ""},
-		"metered, large":        {func(f *Facts) { f.Metered = true; f.Download = policy.Small + 1 }, "metered", fault.Waiting, "limit 20"},
+		"metered, large":        {func(f *Facts) { f.Metered = true; f.Download = policy.Small + 1 }, "metered", fault.Waiting, "limit 21.0 MB"},
 		"metered, deny": {
 			func(f *Facts) { f.Metered = true; f.Policy.InstallMetered = "deny" }, "metered", fault.Waiting, "metered",
 		},
@@ -103,7 +107,7 @@ func TestGates(t *testing.T) {
 		f := eligible()
 		tt.change(&f)
 		results := Check(f)
-		if len(results) != 11 {
+		if len(results) != 12 {
 			t.Errorf("%s: %d gates answered", name, len(results))
 		}
 		err := First(results)

@@ -1,4 +1,12 @@
-package evidence
+// Package witness sees apps start, run and crash on the running machine and tells
+// it to device/evidence, which counts. It needs root.
+//
+// Crashes come from the kernel (internal/exits), for every program, whoever
+// started it. Which app a process is of, and with which content, comes from the
+// records of device/launch, written before a program gets control, and for
+// programs that nobody launched from a look at all processes once a minute. What
+// a process says about itself is never believed.
+package witness
 
 import (
 	"context"
@@ -10,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/internal/exits"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -30,123 +39,78 @@ const busyTicks = 5
 
 // Source is what a Watch learns of exits from; internal/exits has two.
 type Source interface {
-	Track(pid int) error
+	Track(pid, root int) error
 	Read() (exits.Exit, error)
 	Lost() uint64
 	Close() error
 }
 
+// Apps knows which apps run.
+type Apps interface {
+	// Running lists them; it is asked at the start and once a minute.
+	Running() ([]evidence.Launch, error)
+	// Find tells how a process was launched, also one that has ended.
+	Find(pid int) (evidence.Launch, bool)
+	// Started waits for the next launch. It returns os.ErrClosed after Close.
+	Started() (evidence.Launch, error)
+	Close() error
+}
+
 // Watch feeds a Recorder from the running machine.
 type Watch struct {
-	Recorder *Recorder
+	Recorder *evidence.Recorder
 	Source   Source
-
-	// Running lists the apps that run; it is asked at the start and at every tick,
-	// and finds what nobody launched. Optional.
-	Running func() ([]Launch, error)
+	Apps     Apps
 	// Damaged says whether the content of an arm fails its seal on this disk; it
-	// is asked at crashes. Without it a SIGBUS from a cryptex counts as damage.
-	Damaged func(Arm) (bool, error)
+	// is asked at crashes. Where it is nil or fails, a SIGBUS counts as damage.
+	Damaged func(evidence.Arm) (bool, error)
 	// OnCrash is told of every counted crash and of every one with damaged
 	// content, one at a time; exits wait meanwhile, the programs do not.
-	OnCrash func(Crash)
+	OnCrash func(evidence.Crash)
 	Log     *slog.Logger
-
-	launches chan Launch
-	setUp    sync.Once
-	now      func() (Instant, error)
 }
 
-// Launched tells of an app that starts. Called before the app's first instruction
-// it misses nothing; called after, an exit that was faster still finds it.
-func (w *Watch) Launched(ctx context.Context, l Launch) error {
-	w.init()
-	if err := w.Source.Track(l.PID); err != nil {
-		return err
-	}
-	select {
-	case w.launches <- l:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (w *Watch) init() {
-	w.setUp.Do(func() {
-		w.launches = make(chan Launch, 64)
-		if w.now == nil {
-			w.now = Now
-		}
-		if w.Log == nil {
-			w.Log = slog.New(slog.DiscardHandler)
-		}
-	})
-}
-
-// Run watches until ctx ends, then writes what it has. It closes the source.
+// Run watches until ctx ends, then writes what was counted. It closes the source
+// and the apps.
 func (w *Watch) Run(ctx context.Context) error {
-	w.init()
-	at, err := w.now()
+	at, err := evidence.Now()
 	if err != nil {
 		return err
 	}
-	loop := watching{Watch: w, boot: at.Boot, cpu: make(map[int]uint64), whole: make(map[Arm]finding)}
-	ended := make(chan exits.Exit, backlog)
-	var failed error
-	go func() {
-		defer close(ended)
-		for {
-			exit, err := w.Source.Read()
-			if err != nil {
-				if !errors.Is(err, os.ErrClosed) {
-					failed = err // read after ended was closed
-				}
-				return
-			}
-			ended <- exit
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { w.Source.Close() })
+	loop := watching{
+		Watch: w, boot: at.Boot, cpu: make(map[int]uint64), whole: make(map[evidence.Arm]finding),
+		launches: make(chan evidence.Launch, 64), ended: make(chan exits.Exit, backlog),
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var reading sync.WaitGroup
+	reading.Go(func() { fail(loop.readLaunches(ctx)) })
+	reading.Go(func() { fail(loop.readExits(ctx)) })
+	stop := context.AfterFunc(ctx, func() {
+		w.Source.Close()
+		w.Apps.Close()
+	})
 	defer stop()
-
-	tick, flush := time.NewTicker(tickEvery), time.NewTicker(flushEvery)
-	defer tick.Stop()
-	defer flush.Stop()
-	loop.find()
-	for {
-		select {
-		case l := <-w.launches:
-			loop.launch(l)
-		case exit, ok := <-ended:
-			if !ok {
-				w.Source.Close()
-				return errors.Join(failed, w.Recorder.Flush())
-			}
-			loop.launched() // who was told of before it ended is known before its end
-			loop.exit(exit)
-		case <-tick.C:
-			loop.tick()
-		case <-flush.C:
-			w.tell("cannot keep the evidence", w.Recorder.Flush())
-		}
+	loop.run(ctx)
+	reading.Wait()
+	loop.drain()
+	failed := context.Cause(ctx)
+	if errors.Is(failed, context.Canceled) || errors.Is(failed, os.ErrClosed) {
+		failed = nil
 	}
+	return errors.Join(failed, w.Recorder.Flush())
 }
 
-func (w *Watch) tell(what string, err error) {
-	if err != nil {
-		w.Log.Warn(what, "error", err)
-	}
-}
-
-// watching is a Watch under way, in one goroutine.
+// watching is a Watch under way. All but reading is in one goroutine.
 type watching struct {
 	*Watch
-	boot  string
-	cpu   map[int]uint64  // processor time of a launched process at the last tick
-	held  []held          // crashes of processes that nobody launched yet
-	whole map[Arm]finding // whether an arm's content was found damaged
-	told  uint64          // lost exits that were told
+	boot     string
+	launches chan evidence.Launch
+	ended    chan exits.Exit
+	cpu      map[int]uint64           // processor time of a launched process at the last tick
+	held     []held                   // crashes of processes that nobody knows yet
+	whole    map[evidence.Arm]finding // whether an arm's content was found damaged
+	told     uint64                   // lost exits that were told
 }
 
 type held struct {
@@ -157,6 +121,86 @@ type held struct {
 type finding struct {
 	damaged bool
 	until   time.Duration
+}
+
+func (w *watching) readLaunches(ctx context.Context) error {
+	for {
+		l, err := w.Apps.Started()
+		if err != nil {
+			return err
+		}
+		// At once, so that its children are followed too.
+		w.follow(l)
+		select {
+		case w.launches <- l:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (w *watching) readExits(ctx context.Context) error {
+	for {
+		e, err := w.Source.Read()
+		if err != nil {
+			return err
+		}
+		select {
+		case w.ended <- e:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (w *watching) run(ctx context.Context) {
+	tick, flush := time.NewTicker(tickEvery), time.NewTicker(flushEvery)
+	defer tick.Stop()
+	defer flush.Stop()
+	w.find()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case l := <-w.launches:
+			w.launch(l)
+		case e := <-w.ended:
+			w.launched() // who was told of before it ended is known before its end
+			w.exit(e)
+		case <-tick.C:
+			w.tick()
+		case <-flush.C:
+			w.tell("cannot keep the evidence", w.Recorder.Flush())
+		}
+	}
+}
+
+// drain takes what was read but not worked on when the end came.
+func (w *watching) drain() {
+	w.launched()
+	for {
+		select {
+		case e := <-w.ended:
+			w.exit(e)
+		default:
+			w.Recorder.Tick(w.at(linux.Monotonic()), w.look)
+			return
+		}
+	}
+}
+
+func (w *watching) tell(what string, err error) {
+	if err != nil && w.Log != nil {
+		w.Log.Warn(what, "error", err)
+	}
+}
+
+// follow has a process, and those of its app that run already, told by the source.
+func (w *watching) follow(l evidence.Launch) {
+	w.tell("cannot follow an app", w.Source.Track(l.PID, l.PID))
+	for _, pid := range l.Others {
+		w.tell("cannot follow an app", w.Source.Track(pid, l.PID))
+	}
 }
 
 // launched takes the launches that wait.
@@ -172,11 +216,11 @@ func (w *watching) launched() {
 }
 
 // at is a moment of this boot on all clocks.
-func (w *watching) at(mono time.Duration) Instant {
-	return Instant{Wall: time.Now().UTC().Add(mono - linux.Monotonic()), Mono: mono, Boot: w.boot}
+func (w *watching) at(mono time.Duration) evidence.Instant {
+	return evidence.Instant{Wall: time.Now().UTC().Add(mono - linux.Monotonic()), Mono: mono, Boot: w.boot}
 }
 
-func (w *watching) launch(l Launch) {
+func (w *watching) launch(l evidence.Launch) {
 	now := linux.Monotonic()
 	if err := w.Recorder.Launch(l, w.at(now)); err != nil {
 		w.tell("cannot count a launch", err)
@@ -186,8 +230,7 @@ func (w *watching) launch(l Launch) {
 	waiting := w.held
 	w.held = nil
 	for _, h := range waiting {
-		older := h.PID == l.PID && l.Start != 0 && h.Start != 0 && h.Start != l.Start
-		if (h.PID == l.PID || h.Root == l.PID) && !older {
+		if h.Root == l.PID || h.PID == l.PID && sameProcess(l, h.Exit) {
 			w.exit(h.Exit)
 		} else {
 			w.held = append(w.held, h)
@@ -195,36 +238,38 @@ func (w *watching) launch(l Launch) {
 	}
 }
 
-// find records what runs already, and what started without a launcher.
+// find records what runs already, and what started without a launch.
 func (w *watching) find() {
-	if w.Running == nil {
-		return
-	}
-	running, err := w.Running()
+	running, err := w.Apps.Running()
 	w.tell("cannot look which apps run", err)
 	known := make(map[int]bool)
 	for _, l := range w.Recorder.Running() {
 		known[l.PID] = true
 	}
 	for _, l := range running {
-		if known[l.PID] {
-			continue
+		if !known[l.PID] {
+			w.follow(l)
+			w.launch(l)
 		}
-		w.tell("cannot follow an app", w.Source.Track(l.PID))
-		w.launch(l)
 	}
 }
 
 func (w *watching) exit(e exits.Exit) {
 	at := w.at(e.At)
 	root, child := w.belongs(e)
-	if root == 0 {
-		if e.Crash() {
+	if root == 0 && e.Crash() {
+		// It may have been launched and have crashed before anybody looked.
+		if l, ok := w.Apps.Find(e.PID); ok && sameProcess(l, e) {
+			w.launch(l)
+			root, child = w.belongs(e)
+		} else {
 			w.hold(e)
 		}
+	}
+	if root == 0 {
 		return
 	}
-	exit := Exit{PID: root, Child: child}
+	exit := evidence.Exit{PID: root, Child: child}
 	if e.Crash() {
 		exit.Signal = e.Signal
 		if arm, ok := w.arm(root); ok {
@@ -236,6 +281,11 @@ func (w *watching) exit(e exits.Exit) {
 	if ok && (crash.Counted() || crash.Broken) && w.OnCrash != nil {
 		w.OnCrash(crash)
 	}
+}
+
+// sameProcess guards against a process number that was used again.
+func sameProcess(l evidence.Launch, e exits.Exit) bool {
+	return l.PID == e.PID && (l.Start == 0 || e.Start == 0 || l.Start == e.Start)
 }
 
 // belongs finds the launched process that an exit is of: itself, its ancestor, or
@@ -264,13 +314,13 @@ func (w *watching) belongs(e exits.Exit) (root int, child bool) {
 	return max(group, space), true
 }
 
-func (w *watching) arm(pid int) (Arm, bool) {
+func (w *watching) arm(pid int) (evidence.Arm, bool) {
 	for _, l := range w.Recorder.Running() {
 		if l.PID == pid {
 			return l.Arm, true
 		}
 	}
-	return Arm{}, false
+	return evidence.Arm{}, false
 }
 
 func (w *watching) hold(e exits.Exit) {
@@ -283,7 +333,7 @@ func (w *watching) hold(e exits.Exit) {
 
 // damaged asks whether the crash may come from damaged content. The answer holds
 // for a while: a storm of crashes must not read the disk a thousand times.
-func (w *watching) damaged(arm Arm, signal syscall.Signal, now time.Duration) bool {
+func (w *watching) damaged(arm evidence.Arm, signal syscall.Signal, now time.Duration) bool {
 	if w.Damaged == nil {
 		return signal == syscall.SIGBUS
 	}
@@ -303,7 +353,7 @@ func (w *watching) tick() {
 	w.find()
 	w.Recorder.Tick(w.at(linux.Monotonic()), w.look)
 	if lost := w.Source.Lost(); lost != w.told {
-		w.Log.Warn("exits of processes were lost; crashes may be missing", "lost", lost-w.told)
+		w.tell("crashes may be missing", fmt.Errorf("%d exits of processes were lost", lost-w.told))
 		w.told = lost
 	}
 	running := make(map[int]bool)
@@ -317,7 +367,7 @@ func (w *watching) tick() {
 	}
 }
 
-func (w *watching) look(l Launch) (alive, busy bool) {
+func (w *watching) look(l evidence.Launch) (alive, busy bool) {
 	p, err := linux.OpenProcess(l.PID)
 	if err != nil {
 		return !linux.Gone(err), true
