@@ -112,7 +112,7 @@ const tableMemory = 24 << 20
 func (h *Header) memory() int64 {
 	most := int64(0)
 	for _, s := range h.Segments {
-		most = max(most, delta.Shape{Bits: uint(s.Bits)}.Memory())
+		most = max(most, s.shape().Memory())
 	}
 	return baseMemory + most + min(h.Runs, 1<<40)*64
 }
@@ -250,7 +250,7 @@ func (a *applier) run() error {
 	}}
 	start := int64(0)
 	for _, s := range h.Segments {
-		seg := delta.Segment{Start: start, End: start + s.Size, Shape: delta.Shape{Bits: uint(s.Bits)}}
+		seg := delta.Segment{Start: start, End: start + s.Size, Shape: s.shape()}
 		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, a.in, s.Coded, layout, seg, sink); err != nil {
 			return err
 		}

@@ -67,7 +67,14 @@ type Segment struct {
 	Size  int64 `json:"size"`  // bytes of the result
 	Coded int64 `json:"coded"` // bytes of the patch
 	Bits  int   `json:"model_bits"`
+	Light bool  `json:"light"` // coded for speed
 }
+
+// shape is what the segment's models look like.
+func (s Segment) shape() delta.Shape { return delta.Shape{Bits: uint(s.Bits), Light: s.Light} }
+
+// light marks the model byte of a segment that is coded for speed.
+const light = 0x80
 
 // Header is what a patch says about itself.
 type Header struct {
@@ -131,7 +138,11 @@ func (h *Header) marshal() []byte {
 	for _, s := range h.Segments {
 		num(s.Size)
 		num(s.Coded)
-		b = append(b, byte(s.Bits))
+		shape := byte(s.Bits)
+		if s.Light {
+			shape |= light
+		}
+		b = append(b, shape)
 	}
 	out := []byte(magic)
 	out = binary.LittleEndian.AppendUint16(out, version)
@@ -266,7 +277,8 @@ func parseHeader(b []byte) (*Header, error) {
 	total := int64(0)
 	for range f.num(maxSegments, "number of segments") {
 		s := Segment{Size: f.num(maxSize, "segment size"), Coded: f.num(maxSize, "coded size")}
-		s.Bits = int(f.bytes(1)[0])
+		shape := f.bytes(1)[0]
+		s.Bits, s.Light = int(shape&^light), shape&light != 0
 		if s.Bits < delta.MinBits || s.Bits > delta.MaxBits {
 			f.fail("model size is out of range")
 		}

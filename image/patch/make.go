@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch/delta"
@@ -79,12 +82,11 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
 		to = to[:h.Seal.DataSize]
 	}
-	was, err := match.Read(from)
-	if err != nil {
-		return Stats{}, err
-	}
-	is, err := match.Read(to)
-	if err != nil {
+	var was, is *match.File
+	both := errgroup.Group{}
+	both.Go(func() (err error) { was, err = match.Read(from); return err })
+	both.Go(func() (err error) { is, err = match.Read(to); return err })
+	if err := both.Wait(); err != nil {
 		return Stats{}, err
 	}
 	if len(was.Elements) > 0 && len(is.Elements) > 0 {
@@ -93,9 +95,19 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	} else {
 		was.Elements, is.Elements = nil, nil
 	}
-	var best *draft
-	for _, l := range match.Plan(was, is, []int{4, 6}) {
-		if d := encode(was, is, l); best == nil || d.size < best.size {
+	layouts := match.Plan(was, is, []int{4, 6})
+	drafts := make([]*draft, len(layouts))
+	both = errgroup.Group{}
+	both.SetLimit(runtime.GOMAXPROCS(0))
+	for i, l := range layouts {
+		both.Go(func() error { drafts[i] = encode(was, is, l); return nil })
+	}
+	_ = both.Wait()
+	best := slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) })
+	if best.size > largerModels {
+		shape := best.segments[0].shape()
+		shape.Bits = 18
+		if d := encodeAs(was, is, best.layout, shape); d.size < best.size-best.size/200 {
 			best = d
 		}
 	}
@@ -122,15 +134,30 @@ type draft struct {
 	costs    delta.Costs
 }
 
+// A segment with more literals is coded for speed: its patch is large anyway.
+const lightAbove = 4 << 20 // bytes
+
+// A patch of at least this many bytes is tried with larger models too.
+const largerModels = 48 << 10
+
 // encode codes a patch with one layout.
 func encode(was, is *match.File, l *delta.Layout) *draft {
+	literals := int64(len(is.Data))
+	for _, r := range l.Runs {
+		literals -= r.Len
+	}
+	return encodeAs(was, is, l, delta.Shape{Bits: 16, Light: literals > lightAbove})
+}
+
+// encodeAs codes a patch with one layout and one shape of models.
+func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) *draft {
 	d := &draft{layout: l, parts: [][]byte{delta.EncodeLayout(l, was.Elements)}}
 	if n := int64(len(is.Data)); n > 0 {
-		seg := delta.Segment{End: n, Shape: delta.Shape{Bits: 16}}
+		seg := delta.Segment{End: n, Shape: shape}
 		body, costs := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
 		d.parts = append(d.parts, body)
 		d.costs = costs
-		d.segments = []Segment{{Size: n, Coded: int64(len(body)), Bits: int(seg.Shape.Bits)}}
+		d.segments = []Segment{{Size: n, Coded: int64(len(body)), Bits: int(shape.Bits), Light: shape.Light}}
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {

@@ -25,8 +25,8 @@ func newReferences(l *Layout, s Shape) references {
 }
 
 // value is what a field at offset p must hold so that it leads to place. loads
-// are those of the new element, which starts at base.
-func (w *walker) value(r *elfref.Ref, old []byte, p, base int64, loads *elfref.Loads, place elfref.Place) (uint64, bool) {
+// are those of the new element.
+func (w *walker) value(r *elfref.Ref, old []byte, p int64, loads *elfref.Loads, place elfref.Place) (uint64, bool) {
 	switch r.Kind {
 	case elfref.Length:
 		v := place + 1 - w.references.place
@@ -34,7 +34,7 @@ func (w *walker) value(r *elfref.Ref, old []byte, p, base int64, loads *elfref.L
 	case elfref.Scaled:
 		return uint64(uint32((place - w.references.predictor.Base(r.Base)) / r.Adjust)), true
 	case elfref.File:
-		return uint64(place - base), true
+		return uint64(loads.Offset(place)), true
 	}
 	addr, ok := loads.Addr(place)
 	if !ok {
@@ -63,14 +63,14 @@ func (w *walker) value(r *elfref.Ref, old []byte, p, base int64, loads *elfref.L
 }
 
 // leads is the place that a field at offset p with value v leads to.
-func (w *walker) leads(r *elfref.Ref, p, base int64, loads *elfref.Loads, v uint64) (elfref.Place, bool) {
+func (w *walker) leads(r *elfref.Ref, p int64, loads *elfref.Loads, v uint64) (elfref.Place, bool) {
 	switch r.Kind {
 	case elfref.Length:
 		return w.references.place + int64(v) - 1, v < 1<<40
 	case elfref.Scaled:
 		return w.references.predictor.Base(r.Base) + int64(uint32(v))*r.Adjust, true
 	case elfref.File:
-		return base + int64(v), v < 1<<40
+		return loads.At(int64(v & (1<<56 - 1))), v < 1<<40
 	case elfref.Absolute:
 		if r.Width == 4 {
 			return loads.Place(int64(int32(v)))
@@ -122,10 +122,10 @@ func (w *walker) reference(r *elfref.Ref, old []byte, e int) error {
 		return w.hexID(r)
 	}
 	k := &w.references
-	p, base := w.pos, w.layout.Elements[e].Base
+	p := w.pos
 	loads := w.loadsOf(e)
 	place, state := k.predictor.Place(r.Target)
-	predicted, ok := w.value(r, old, p, base, loads, place)
+	predicted, ok := w.value(r, old, p, loads, place)
 	if !ok {
 		predicted, state = get(old, r.Width), unknown
 	}
@@ -156,7 +156,7 @@ func (w *walker) reference(r *elfref.Ref, old []byte, e int) error {
 	}
 	w.pos += r.Width
 	if state != unknown {
-		if to, ok := w.leads(r, p, base, loads, actual); ok {
+		if to, ok := w.leads(r, p, loads, actual); ok {
 			k.predictor.learn(r.Target, to, place, state)
 			k.place = to
 		}

@@ -22,7 +22,8 @@ type Layout struct {
 // Element is an ELF file of the new data.
 type Element struct {
 	Base int64
-	Old  int // index of the old data's file that it stems from, -1 for none
+	Tail int64 // see elfref.Loads
+	Old  int   // index of the old data's file that it stems from, -1 for none
 }
 
 // Fix says where a place that fields count from has gone, where the projection
@@ -75,7 +76,7 @@ func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*
 	}
 	last := int64(-1)
 	for _, e := range l.Elements {
-		if e.Base <= last || e.Base >= newSize || e.Old < -1 || e.Old >= len(old) {
+		if e.Base <= last || e.Base >= newSize || e.Tail < 0 || e.Tail >= newSize || e.Old < -1 || e.Old >= len(old) {
 			return nil, fmt.Errorf("element at %d is out of bounds", e.Base)
 		}
 		last = e.Base
@@ -88,6 +89,7 @@ type elementCoder struct {
 	count, fixes entropy.Numbers
 	usual        entropy.Flag
 	old, base    entropy.Numbers
+	tail         entropy.Numbers
 	from, to     entropy.Numbers
 }
 
@@ -106,8 +108,7 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 		e := &l.Elements[i]
 		guess := Element{Base: end, Old: -1}
 		if next < len(old) {
-			guess.Old = next
-			guess.Base, _ = p.At(old[next].Base)
+			guess = k.guess(p, old, next)
 		}
 		usual := 0
 		if *e == guess {
@@ -117,15 +118,20 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 			*e = guess
 		} else {
 			e.Old = int(entropy.Unzigzag(k.old.Code(c, entropy.Zigzag(int64(e.Old-next)))&(1<<32-1))) + next
-			guess.Base = end
+			guess = Element{Base: end, Old: e.Old}
 			if e.Old >= 0 && e.Old < len(old) {
-				guess.Base, _ = p.At(old[e.Old].Base)
+				guess = k.guess(p, old, e.Old)
 			}
 			d := entropy.Unzigzag(k.base.Code(c, entropy.Zigzag(e.Base-guess.Base)))
 			if d > maxOffset || d < -maxOffset {
 				return fmt.Errorf("element is out of range")
 			}
 			e.Base = guess.Base + d
+			t := entropy.Unzigzag(k.tail.Code(c, entropy.Zigzag(e.Tail-guess.Tail)))
+			if t > maxOffset || t < -maxOffset {
+				return fmt.Errorf("element is out of range")
+			}
+			e.Tail = guess.Tail + t
 		}
 		if err := c.Err(); err != nil {
 			return err
@@ -133,6 +139,16 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 		next, end = e.Old+1, e.Base
 	}
 	return k.codeFixes(c, l, p)
+}
+
+// guess is where an old element has gone if it went with its runs.
+func (k *elementCoder) guess(p *align.Projection, old []*elfref.Element, i int) Element {
+	e := Element{Old: i}
+	e.Base, _ = p.At(old[i].Base)
+	if old[i].Tail != 0 {
+		e.Tail, _ = p.At(old[i].Tail)
+	}
+	return e
 }
 
 func (k *elementCoder) codeFixes(c *entropy.Coder, l *Layout, p *align.Projection) error {

@@ -10,10 +10,11 @@ import (
 // literals before, to see repetitions among them.
 type literals struct {
 	mixer   *entropy.Mixer
-	ctx     []uint32
-	history []byte   // ring of the literals so far
-	written int      // bytes ever written to the ring
-	seen    []uint32 // by hash of six bytes: the ring position after them, plus 1
+	ctx     [12]uint32 // the best first
+	used    int        // how many of them the shape uses
+	history []byte     // ring of the literals so far
+	written int        // bytes ever written to the ring
+	seen    []uint32   // by hash of six bytes: the ring position after them, plus 1
 }
 
 // Sizes of the memory of literals.
@@ -74,24 +75,24 @@ func (w *walker) literal(to, beside int64) error {
 		c1, c2, c3, c4 := uint32(last[0]), uint32(last[1]), uint32(last[2]), uint32(last[3])
 		four := c1 | c2<<8 | c3<<16 | c4<<24
 		old := uint32(w.old.At(beside + p - from))
-		ctx := l.ctx
-		ctx[0] = 1
-		ctx[1] = c1 | 2<<24
-		ctx[2] = c1 | c2<<8 | 3<<24
-		ctx[3] = c1 | c2<<8 | c3<<16 | 4<<24
-		ctx[4] = four*0x2F0B4C47 + 5
-		ctx[5] = (four*0x2F0B4C47+uint32(last[4]))*0x3D4D51CB + uint32(last[5]) + 6
-		ctx[6] = expected | run<<9 | 7<<24
+		ctx := &l.ctx
+		ctx[0] = expected | run<<9 | 7<<24
+		ctx[1] = c1 | c2<<8 | 3<<24
+		ctx[2] = c1 | c2<<8 | c3<<16 | 4<<24
+		ctx[3] = old | c1<<8 | 12<<24
+		ctx[4] = c1 | 2<<24
+		ctx[5] = four*0x2F0B4C47 + 5
+		ctx[6] = (four*0x2F0B4C47+uint32(last[4]))*0x3D4D51CB + uint32(last[5]) + 6
 		ctx[7] = c2 | c3<<8 | 8<<24
 		ctx[8] = expected | c1<<9 | 9<<24
 		ctx[9] = uint32(p&7) | c1<<3 | uint32(last[7])<<11 | 10<<24
 		ctx[10] = uint32(last[23]) | uint32(last[7])<<8 | 11<<24
-		ctx[11] = old | c1<<8 | 12<<24
+		ctx[11] = 1
 		v := byte(0)
 		if w.encoding {
 			v = w.view[p-w.base]
 		}
-		v = l.mixer.Code(w.c, ctx, selector, 0, v)
+		v = l.mixer.Code(w.c, ctx[:l.used], selector, 0, v)
 		w.put(v)
 
 		if match >= 0 && expected == uint32(v) {
@@ -111,8 +112,8 @@ func (w *walker) literal(to, beside int64) error {
 
 func newLiterals(s Shape) *literals {
 	return &literals{
-		mixer:   entropy.NewMixer(entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}),
-		ctx:     make([]uint32, 12),
+		mixer:   entropy.NewMixer(s.literals()),
+		used:    s.literals().Contexts,
 		history: make([]byte, 1<<historyBits),
 		seen:    make([]uint32, 1<<seenBits),
 	}

@@ -25,8 +25,10 @@ type differences struct {
 	p1     uint32 // the new byte before it
 	far    uint32 // how far the last two differences were apart
 
-	ctx      [9]uint32
+	ctx      [9]uint32 // the best first
+	used     int       // how many of them the shape uses
 	askCtx   [7]uint32
+	askUsed  int
 	quietCtx [4]uint32
 }
 
@@ -36,9 +38,10 @@ const watch = 32
 func newDifferences(s Shape) differences {
 	return differences{
 		quiet: watch, gap: -1,
-		asked:  entropy.NewBitMixer(7, min(s.Bits, 16), 3*(watch+1)),
+		asked:  entropy.NewBitMixer(s.asked(), min(s.Bits, 16), 3*(watch+1)),
 		silent: entropy.NewMixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
-		mixer:  entropy.NewMixer(entropy.Shape{Contexts: 9, Bits: min(s.Bits, 16), Selectors: 8}),
+		mixer:  entropy.NewMixer(s.differences()),
+		used:   s.differences().Contexts, askUsed: s.asked(),
 	}
 }
 
@@ -98,10 +101,10 @@ func (w *walker) ask(o int64) bool {
 	}
 	quiet := uint32(d.quiet)
 	d.askCtx = [7]uint32{
-		c1 | c2<<8 | 1<<24,
-		c1 | old<<8 | 2<<24,
 		quiet | min(d.far, 255)<<8 | like<<16 | 3<<24,
+		c1 | c2<<8 | 1<<24,
 		old | uint32(d.d1)<<8 | like<<16 | 4<<24,
+		c1 | old<<8 | 2<<24,
 		c1 | c2<<8 | c3<<16 | 5<<27,
 		old | next<<8 | c1<<16 | 6<<27,
 		like | quiet>>2<<2 | uint32(w.runClass)<<8 | uint32(d.d1)<<16 | 7<<24,
@@ -111,7 +114,7 @@ func (w *walker) ask(o int64) bool {
 		differs = 1
 	}
 	before := w.c.Spent()
-	differs = d.asked.Code(w.c, d.askCtx[:], int(like&1+like>>1)*(watch+1)+int(quiet), differs)
+	differs = d.asked.Code(w.c, d.askCtx[:d.askUsed], int(like&1+like>>1)*(watch+1)+int(quiet), differs)
 	w.costs.Gaps += w.c.Spent() - before
 	return differs != 0
 }
@@ -123,14 +126,14 @@ func (w *walker) differ(o int64) {
 	quiet := uint32(min(d.quiet, 7))
 	c1, c2 := uint32(w.back(1)), uint32(w.back(2))
 	d.ctx = [9]uint32{
-		old | 1<<24,
 		old | c1<<8 | 2<<24,
-		old | c1<<8 | c2<<16 | 3<<24,
 		uint32(d.d1) | quiet<<8 | 4<<24,
+		old | uint32(d.o1)<<8 | uint32(d.d1)<<16 | 8<<24,
+		old | c1<<8 | c2<<16 | 3<<24,
+		old | 1<<24,
 		old | next<<8 | c1<<16 | 5<<24,
 		uint32(d.d1) | uint32(d.d2)<<8 | quiet<<16 | 6<<24,
 		c1 | c2<<8 | uint32(w.back(3))<<16 | 7<<24,
-		old | uint32(d.o1)<<8 | uint32(d.d1)<<16 | 8<<24,
 		c1 | c2<<8 | uint32(d.d1)<<16 | 9<<24,
 	}
 	var by byte
@@ -138,7 +141,7 @@ func (w *walker) differ(o int64) {
 		by = w.view[w.pos-w.base] - byte(old)
 	}
 	before := w.c.Spent()
-	by = d.mixer.Code(w.c, d.ctx[:], int(quiet), 0, by)
+	by = d.mixer.Code(w.c, d.ctx[:d.used], int(quiet), 0, by)
 	w.costs.Differences += w.c.Spent() - before
 	d.far, d.quiet, d.o1, d.p1 = uint32(min(d.quiet, 255)), 0, byte(old), c1
 	w.put(byte(old) + by)

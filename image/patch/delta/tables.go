@@ -1,7 +1,10 @@
 package delta
 
 import (
+	"runtime"
 	"sort"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealant-os/sealant/image/patch/elfref"
 )
@@ -10,6 +13,7 @@ import (
 // many as fit into its memory.
 type Tables struct {
 	Elements []*elfref.Element
+	Extents  []elfref.Extent
 	read     func(b []byte, off int64) error
 	memory   []byte // the old data, if it is in memory
 	budget   int64
@@ -21,14 +25,21 @@ type Tables struct {
 // NewTables reads files with read as they are needed, and keeps about budget
 // bytes of tables.
 func NewTables(elements []*elfref.Element, read func(b []byte, off int64) error, budget int64) *Tables {
-	return &Tables{Elements: elements, read: read, budget: budget, loaded: map[*elfref.Element]*elfref.Table{}}
+	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, loaded: map[*elfref.Element]*elfref.Table{}}
 }
 
 // MemoryTables computes all tables of data in memory.
 func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
-	t := &Tables{Elements: elements, memory: data, budget: 1 << 62, loaded: map[*elfref.Element]*elfref.Table{}}
-	for _, e := range elements {
-		t.loaded[e] = e.Table(data[e.Base : e.Base+e.Size])
+	t := &Tables{Elements: elements, Extents: elfref.Extents(elements), memory: data, budget: 1 << 62, loaded: map[*elfref.Element]*elfref.Table{}}
+	tables := make([]*elfref.Table, len(elements))
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, e := range elements {
+		group.Go(func() error { tables[i] = e.Table(within(e, data)); return nil })
+	}
+	_ = group.Wait()
+	for i, e := range elements {
+		t.loaded[e] = tables[i]
 	}
 	return t
 }
@@ -36,15 +47,21 @@ func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
 // Of is the table of an element that MemoryTables has computed.
 func (t *Tables) Of(e *elfref.Element) *elfref.Table { return t.loaded[e] }
 
-// between are the elements that have bytes between two offsets.
-func (t *Tables) between(from, to int64) []*elfref.Element {
-	if t == nil {
-		return nil
+// within are the bytes of an element of data in memory.
+func within(e *elfref.Element, data []byte) []byte {
+	if e.Tail == 0 {
+		return data[e.Base : e.Base+e.Size]
 	}
-	es := t.Elements
-	i := sort.Search(len(es), func(i int) bool { return es[i].Base+es[i].Size > from })
+	b, _ := e.Read(func(b []byte, off int64) error { copy(b, data[off:]); return nil })
+	return b
+}
+
+// between are the pieces of elements that have bytes between two offsets.
+func (t *Tables) between(from, to int64) []elfref.Extent {
+	es := t.Extents
+	i := sort.Search(len(es), func(i int) bool { return es[i].To > from })
 	j := i
-	for j < len(es) && es[j].Base < to {
+	for j < len(es) && es[j].From < to {
 		j++
 	}
 	return es[i:j]
@@ -61,8 +78,8 @@ func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
 		t.used -= first.Memory(t.loaded[first].Len())
 		delete(t.loaded, first)
 	}
-	data := make([]byte, e.Size)
-	if err := t.read(data, e.Base); err != nil {
+	data, err := e.Read(t.read)
+	if err != nil {
 		return nil, &SourceError{err}
 	}
 	table := e.Table(data)

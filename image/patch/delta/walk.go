@@ -17,7 +17,8 @@ import (
 
 // Shape is what a segment's models look like; it stands in the patch.
 type Shape struct {
-	Bits uint // log2 of the slots per context, 12 to 20
+	Bits  uint // log2 of the slots per context, 12 to 20
+	Light bool // fewer contexts: decodes about three times as fast, for large patches
 }
 
 // Bounds of Shape.Bits.
@@ -26,11 +27,34 @@ const (
 	MaxBits = 20
 )
 
+func (s Shape) literals() entropy.Shape {
+	m := entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}
+	if s.Light {
+		m.Contexts = 4
+	}
+	return m
+}
+
+func (s Shape) differences() entropy.Shape {
+	m := entropy.Shape{Contexts: 9, Bits: min(s.Bits, 16), Selectors: 8}
+	if s.Light {
+		m.Contexts = 3
+	}
+	return m
+}
+
+// asked is the number of contexts that tell whether a byte differs.
+func (s Shape) asked() int {
+	if s.Light {
+		return 2
+	}
+	return 7
+}
+
 // Memory is what the models of a segment take, in bytes.
 func (s Shape) Memory() int64 {
-	mixers := entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}.Memory() +
-		entropy.Shape{Contexts: 25, Bits: min(s.Bits, 16), Selectors: 16}.Memory()
-	return mixers + 1<<historyBits + 4<<seenBits
+	return s.literals().Memory() + s.differences().Memory() +
+		entropy.Shape{Contexts: 16, Bits: min(s.Bits, 16), Selectors: 6}.Memory() + 1<<historyBits + 4<<seenBits
 }
 
 // Segment is a part of the new data that is coded by itself.
@@ -159,13 +183,13 @@ func (w *walker) run(r align.Run) error {
 		w.runClass = 3
 	}
 	for _, e := range w.tables.between(r.Old, end) {
-		t, err := w.tables.get(e)
+		t, err := w.tables.get(e.Element)
 		if err != nil {
 			return err
 		}
-		for i := t.From(o); i < t.Len(); i++ {
+		for i := t.From(max(o-e.From, 0) + e.Offset); i < t.Len(); i++ {
 			ref := t.At(i)
-			if ref.Off+ref.Width > end {
+			if ref.Off+ref.Width > min(end, e.To) || ref.Off < e.From {
 				break
 			}
 			at := w.layout.elementAt(r.New + ref.Off - r.Old)
@@ -175,7 +199,7 @@ func (w *walker) run(r align.Run) error {
 			if err := w.plain(o, ref.Off-o); err != nil {
 				return err
 			}
-			if err := w.reference(&ref, t.Bytes()[ref.Off-e.Base:], at); err != nil {
+			if err := w.reference(&ref, t.Bytes()[ref.Offset:], at); err != nil {
 				return err
 			}
 			o = ref.Off + ref.Width
@@ -190,7 +214,7 @@ func (w *walker) loadsOf(i int) *elfref.Loads {
 		return l
 	}
 	base := w.layout.Elements[i].Base
-	none := &elfref.Loads{Index: i}
+	none := &elfref.Loads{Index: i, Base: base}
 	if base < w.start || w.pos < base+64 {
 		return none
 	}
@@ -206,7 +230,7 @@ func (w *walker) loadsOf(i int) *elfref.Loads {
 	if n > int64(len(head)) {
 		return none
 	}
-	l := elfref.ParseLoads(head[:n], base, maxOffset, i)
+	l := elfref.ParseLoads(head[:n], base, w.layout.Elements[i].Tail, maxOffset, i)
 	w.loads[i] = &l
 	return &l
 }

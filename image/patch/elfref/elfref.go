@@ -20,8 +20,11 @@
 package elfref
 
 import (
+	"cmp"
 	"encoding/binary"
 	"io"
+	"slices"
+	"sort"
 )
 
 var le = binary.LittleEndian
@@ -51,10 +54,34 @@ type Load struct {
 
 // Loads are the loaded stretches of one file, which has an index among the
 // files of its data.
+//
+// A file lies in one piece, or, in an EROFS image that keeps the last part of a
+// block with the inode, in two: the bytes from Cut on are at Tail.
 type Loads struct {
-	Index int
-	List  []Load
+	Index     int
+	Base      int64 // where the file starts in the data
+	Cut, Tail int64 // Tail is 0 for a file in one piece
+	List      []Load
 }
+
+// At is where an offset of the file is in the data.
+func (l *Loads) At(off int64) Place {
+	if l.Tail != 0 && off >= l.Cut {
+		return l.Tail + off - l.Cut
+	}
+	return l.Base + off
+}
+
+// Offset is the offset in the file of a place in it.
+func (l *Loads) Offset(p Place) int64 {
+	if l.Tail != 0 && p >= l.Tail && p-l.Tail < blockSize {
+		return p - l.Tail + l.Cut
+	}
+	return p - l.Base
+}
+
+// blockSize is the size of a block of EROFS.
+const blockSize = 4096
 
 // Place is where an address lies.
 func (l *Loads) Place(addr int64) (Place, bool) {
@@ -135,9 +162,12 @@ const (
 )
 
 // ParseLoads reads the loads from the first LoadsLength bytes of a file that
-// stands at base in data of limit bytes.
-func ParseLoads(head []byte, base, limit int64, index int) Loads {
-	l := Loads{Index: index}
+// stands at base in data of limit bytes, and goes on at tail if that is not 0.
+func ParseLoads(head []byte, base, tail, limit int64, index int) Loads {
+	l := Loads{Index: index, Base: base}
+	if size := le.Uint64(head[0x28:]) + uint64(le.Uint16(head[0x3c:]))*sectSize; tail != 0 && size < maxElement {
+		l.Cut, l.Tail = int64(size)/blockSize*blockSize, tail
+	}
 	for p := headSize; p+progSize <= len(head); p += progSize {
 		h := head[p:]
 		if le.Uint32(h) != 1 { // PT_LOAD
@@ -149,7 +179,12 @@ func ParseLoads(head []byte, base, limit int64, index int) Loads {
 			off > uint64(limit-base) || file > uint64(limit-base)-off {
 			continue
 		}
-		l.List = append(l.List, Load{base + int64(off), int64(addr), int64(file), int64(mem)})
+		load := Load{l.At(int64(off)), int64(addr), int64(file), int64(mem)}
+		if cut := l.Cut - int64(off); l.Tail != 0 && cut > 0 && cut < load.FileSize {
+			l.List = append(l.List, Load{load.Off, load.Addr, cut, cut})
+			load = Load{l.Tail, load.Addr + cut, load.FileSize - cut, load.MemSize - cut}
+		}
+		l.List = append(l.List, load)
 	}
 	return l
 }
@@ -188,7 +223,7 @@ const (
 // Element is an ELF file within some data.
 type Element struct {
 	Loads
-	Base, Size int64 // where in the data
+	Size int64 // of the file in bytes
 	// Bases are places that fields count from. Sections come first, in the order
 	// of their headers, named in Names; then Go's tables.
 	Bases []Place
@@ -202,46 +237,154 @@ type Element struct {
 // scanStep is the alignment at which ELF files are looked for.
 const scanStep = 512
 
+// chunks calls yield for the data piece by piece, each a multiple of scanStep
+// bytes unless the data ends there, until yield says that it has had enough.
+func chunks(r io.ReaderAt, size int64, yield func(at int64, b []byte) (next int64, err error)) error {
+	buf := make([]byte, 256<<10)
+	for at := int64(0); at < size; {
+		b := buf[:min(int64(len(buf)), size-at)]
+		if n, err := r.ReadAt(b, at); n < len(b) {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		next, err := yield(at, b)
+		if err != nil {
+			return err
+		}
+		at = max(next, at+int64(len(b)))
+	}
+	return nil
+}
+
 // Find looks for ELF files in the first size bytes of r.
 func Find(r io.ReaderAt, size int64) ([]*Element, error) {
+	tails, err := findTails(r, size)
+	if err != nil {
+		return nil, err
+	}
 	var found []*Element
-	buf := make([]byte, 256<<10)
-	var start, have int64
-	for at := int64(0); at+headSize <= size; {
-		if at+headSize > start+have {
-			start = at
-			n, err := r.ReadAt(buf[:min(int64(len(buf)), size-start)], start)
-			if int64(n) < min(int64(len(buf)), size-start) {
-				if err == io.EOF {
-					err = io.ErrUnexpectedEOF
+	err = chunks(r, size, func(start int64, b []byte) (int64, error) {
+		at := start
+		for at-start+headSize <= int64(len(b)) {
+			head := b[at-start:][:headSize]
+			if head[0] == 0x7f && known(head) && len(found) < maxIndex {
+				e, err := parse(r, at, tails[at], size, len(found))
+				if err != nil {
+					return 0, err
 				}
-				return nil, err
+				if e != nil {
+					found = append(found, e)
+					at += (e.main() + scanStep - 1) / scanStep * scanStep
+					continue
+				}
 			}
-			have = int64(n)
+			at += scanStep
 		}
-		head := buf[at-start:][:headSize]
-		if head[0] == 0x7f && known(head) && len(found) < maxIndex {
-			e, err := parse(r, at, size, len(found))
-			if err != nil {
-				return nil, err
-			}
-			if e != nil {
-				found = append(found, e)
-				at += (e.Size + scanStep - 1) / scanStep * scanStep
+		return at, nil
+	})
+	return found, err
+}
+
+// findTails finds, in an EROFS image, the inodes of ELF files whose last bytes
+// lie behind the inode: by the file's place, the bytes' place.
+func findTails(r io.ReaderAt, size int64) (map[int64]int64, error) {
+	const superblock, inode = 1024, 32
+	super := make([]byte, 16)
+	if size < 2*blockSize {
+		return nil, nil
+	}
+	if _, err := r.ReadAt(super, superblock); err != nil {
+		return nil, err
+	}
+	if le.Uint32(super) != 0xe0f5e1e2 || super[12] != 12 {
+		return nil, nil
+	}
+	tails := map[int64]int64{}
+	err := chunks(r, size, func(start int64, b []byte) (int64, error) {
+		for i := int64(0); i+inode <= int64(len(b)); i += inode {
+			slot := b[i:]
+			// Format 4 and 5: plain with the tail inline, 32 and 64 bytes of inode.
+			if slot[0]&^1 != 4 || slot[1] != 0 || slot[5]&0xf0 != 0x80 {
 				continue
 			}
+			base := int64(le.Uint32(slot[16:])) * blockSize
+			if base == 0 || base > size-blockSize {
+				continue
+			}
+			var magic [4]byte
+			if _, err := r.ReadAt(magic[:], base); err != nil {
+				return 0, err
+			}
+			if string(magic[:]) != "\x7fELF" {
+				continue
+			}
+			after := start + i + inode<<(slot[0]&1)
+			if n := int64(le.Uint16(slot[2:])); n > 0 {
+				after += 12 + 4*(n-1)
+			}
+			if _, twice := tails[base]; !twice {
+				tails[base] = after
+			}
 		}
-		at += scanStep
+		return 0, nil
+	})
+	return tails, err
+}
+
+// main is the size of the file's first piece.
+func (e *Element) main() int64 {
+	if e.Tail != 0 {
+		return min(e.Cut, e.Size)
 	}
-	return found, nil
+	return e.Size
+}
+
+// Read reads the whole file.
+func (e *Element) Read(read func(b []byte, off int64) error) ([]byte, error) {
+	data := make([]byte, e.Size)
+	if err := read(data[:e.main()], e.Base); err != nil {
+		return nil, err
+	}
+	if e.Tail != 0 {
+		return data, read(data[e.main():], e.Tail)
+	}
+	return data, nil
+}
+
+// Extent is a piece of a file: From to To in the data, from Offset in the file.
+type Extent struct {
+	*Element
+	From, To, Offset int64
+}
+
+// Extents are the pieces of all elements, in the order of the data.
+func Extents(elements []*Element) []Extent {
+	var out []Extent
+	for _, e := range elements {
+		out = append(out, Extent{e, e.Base, e.Base + e.main(), 0})
+		if e.Tail != 0 && e.Size > e.Cut {
+			out = append(out, Extent{e, e.Tail, e.Tail + e.Size - e.Cut, e.Cut})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Extent) int { return cmp.Compare(a.From, b.From) })
+	// What overlaps the piece before, in a damaged image, is left out.
+	kept, end := out[:0], int64(0)
+	for _, x := range out {
+		if x.From >= end {
+			kept, end = append(kept, x), x.To
+		}
+	}
+	return kept
 }
 
 // maxElement is the largest ELF file that is looked into: offsets have 32 bits.
 const maxElement = 1<<32 - 1
 
-// parse reads the headers of the file at base; nil if it is none that can be
-// looked into.
-func parse(r io.ReaderAt, base, limit int64, index int) (*Element, error) {
+// parse reads the headers of the file at base, with its last bytes at tail if
+// that is not 0; nil if it is none that can be looked into.
+func parse(r io.ReaderAt, base, tail, limit int64, index int) (*Element, error) {
 	head := make([]byte, min(HeaderSize, limit-base))
 	if _, err := r.ReadAt(head, base); err != nil && err != io.EOF {
 		return nil, err
@@ -250,18 +393,27 @@ func parse(r io.ReaderAt, base, limit int64, index int) (*Element, error) {
 	if n == 0 || n > int64(len(head)) {
 		return nil, nil
 	}
-	e := &Element{Base: base, arm: le.Uint16(head[0x12:]) == machineARM, position: le.Uint16(head[0x10:]) == 3}
-	e.Loads = ParseLoads(head[:n], base, limit, index)
 	shoff, count := le.Uint64(head[0x28:]), int64(le.Uint16(head[0x3c:]))
-	if shoff == 0 || count == 0 || count > maxSects || le.Uint16(head[0x3a:]) != sectSize ||
-		shoff > maxElement || int64(shoff)+count*sectSize > limit-base {
+	if shoff == 0 || count == 0 || count > maxSects || le.Uint16(head[0x3a:]) != sectSize || shoff > maxElement-maxSects*sectSize {
+		return nil, nil
+	}
+	e := &Element{arm: le.Uint16(head[0x12:]) == machineARM, position: le.Uint16(head[0x10:]) == 3}
+	e.Size = int64(shoff) + count*sectSize
+	if tail != 0 && (e.Size%blockSize == 0 || tail+e.Size%blockSize > limit) {
+		return nil, nil
+	}
+	e.Loads = ParseLoads(head[:n], base, tail, limit, index)
+	if base+e.main() > limit {
 		return nil, nil
 	}
 	table := make([]byte, count*sectSize)
-	if _, err := r.ReadAt(table, base+int64(shoff)); err != nil && err != io.EOF {
+	if err := e.readAt(r, table, int64(shoff)); err != nil {
 		return nil, err
 	}
-	e.Size = int64(shoff) + count*sectSize
+	whole := limit - base // how long the file can be
+	if tail != 0 {
+		whole = e.Size
+	}
 	for i := range int(count) {
 		h := table[i*sectSize:]
 		s := section{
@@ -269,9 +421,9 @@ func parse(r io.ReaderAt, base, limit int64, index int) (*Element, error) {
 			index: i, header: int(shoff) + i*sectSize,
 		}
 		addr, off, size, entry := le.Uint64(h[16:]), le.Uint64(h[24:]), le.Uint64(h[32:]), le.Uint64(h[56:])
-		if addr >= maxAddress || off > uint64(limit-base) || s.kind == 0 {
+		if addr >= maxAddress || off > uint64(whole) || s.kind == 0 {
 			s.kind = 0
-		} else if s.kind != typeNobits && size > uint64(limit-base)-off {
+		} else if s.kind != typeNobits && size > uint64(whole)-off {
 			s.kind = 0
 		} else {
 			s.addr, s.off, s.size, s.entry = int64(addr), int64(off), int64(min(size, maxAddress)), int64(min(entry, maxAddress))
@@ -289,10 +441,25 @@ func parse(r io.ReaderAt, base, limit int64, index int) (*Element, error) {
 	}
 	for i := range e.sections {
 		s := &e.sections[i]
-		e.Bases = append(e.Bases, base+s.off)
+		e.Bases = append(e.Bases, e.At(s.off))
 		e.Names = append(e.Names, s.name)
 	}
 	return e, nil
+}
+
+// readAt reads from an offset of the file, across its pieces.
+func (e *Element) readAt(r io.ReaderAt, b []byte, off int64) error {
+	for len(b) > 0 {
+		n := int64(len(b))
+		if e.Tail != 0 && off < e.Cut {
+			n = min(n, e.Cut-off)
+		}
+		if _, err := r.ReadAt(b[:n], e.Loads.At(off)); err != nil && err != io.EOF {
+			return err
+		}
+		b, off = b[n:], off+n
+	}
+	return nil
 }
 
 // maxNames bounds the section that holds the sections' names, in bytes.
@@ -308,7 +475,7 @@ func (e *Element) readNames(r io.ReaderAt, table []byte, at uint16) error {
 		return nil
 	}
 	names := make([]byte, s.size)
-	if _, err := r.ReadAt(names, e.Base+s.off); err != nil && err != io.EOF {
+	if err := e.readAt(r, names, s.off); err != nil {
 		return err
 	}
 	for i := range e.sections {
@@ -332,21 +499,11 @@ func text(b []byte, off int64) string {
 	return ""
 }
 
-// At finds the element that holds an offset, nil if none does.
-func At(elements []*Element, off int64) *Element {
-	lo, hi := 0, len(elements)
-	for lo < hi {
-		mid := (lo + hi) / 2
-		if elements[mid].Base <= off {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	if lo > 0 {
-		if e := elements[lo-1]; off < e.Base+e.Size {
-			return e
-		}
+// At finds the extent that holds an offset, nil if none does.
+func At(extents []Extent, off int64) *Extent {
+	i := sort.Search(len(extents), func(i int) bool { return extents[i].To > off })
+	if i < len(extents) && extents[i].From <= off {
+		return &extents[i]
 	}
 	return nil
 }

@@ -30,13 +30,13 @@ func (c *collector) golang() {
 	if funcs+count*8+4 > size {
 		return
 	}
-	code := c.Base + text.off
+	code := c.Loads.At(text.off)
 	if p, ok := c.Place(textAddr); ok && textAddr != 0 {
 		code = p
 	}
-	start := c.Base + s.off
+	start := c.Loads.At(s.off)
 	first := int64(len(c.Bases))
-	for i, p := range []Place{code, start + funcs, start + names, start + values, start + units, c.Base + ro.off, start + files} {
+	for i, p := range []Place{code, start + funcs, start + names, start + values, start + units, c.Loads.At(ro.off), start + files} {
 		c.Bases = append(c.Bases, p)
 		c.Names = append(c.Names, "go "+string(rune('0'+i)))
 	}

@@ -52,7 +52,7 @@ func (e *Element) Symbols(t *Table) []Symbol {
 				}
 				b := d[i*24:]
 				if s.kind == typeDynsym {
-					out = append(out, Symbol{Name: n, Place: e.Base + s.off + i*24, Role: Entry})
+					out = append(out, Symbol{Name: n, Place: e.Loads.At(s.off + i*24), Role: Entry})
 				}
 				if shn := le.Uint16(b[6:]); shn == 0 || shn >= 0xff00 || b[4]&15 > 2 {
 					continue
@@ -91,7 +91,7 @@ func (c *collector) stubs(s *section, slots map[Place]string) []Symbol {
 	d := c.bytes(s)
 	add := func(addr, off, size int64) {
 		if p, ok := c.Place(addr); ok && slots[p] != "" {
-			out = append(out, Symbol{Name: slots[p], Place: c.Base + s.off + off/size*size, Role: Stub})
+			out = append(out, Symbol{Name: slots[p], Place: c.Loads.At(s.off + off/size*size), Role: Stub})
 		}
 	}
 	for i := int64(0); i+8 <= int64(len(d)); i++ {
@@ -111,11 +111,11 @@ func (c *collector) stubs(s *section, slots map[Place]string) []Symbol {
 	return out
 }
 
-// Section names the section that an offset of the data is in, "" if none is.
+// Section names the section that an offset of the file is in, "" if none is.
 func (e *Element) Section(off int64) string {
 	for i := range e.sections {
 		s := &e.sections[i]
-		if s.kind != 0 && s.kind != typeNobits && off-e.Base >= s.off && off-e.Base < s.off+s.size {
+		if s.kind != 0 && s.kind != typeNobits && off >= s.off && off < s.off+s.size {
 			return s.name
 		}
 	}

@@ -106,6 +106,7 @@ var scales = [classes]int64{RelocSymbol: 24, HashBucket: 24, HashEntry: 24, GoUn
 // Ref is one reference.
 type Ref struct {
 	Off    int64 // of the field, in the data
+	Offset int64 // and in the file
 	Target Place
 	Base   Place // see Kind; for Length: the target of the reference before
 	Adjust int64 // see Kind
@@ -132,10 +133,9 @@ func (t *Table) Len() int { return len(t.recs) }
 // Bytes is the file.
 func (t *Table) Bytes() []byte { return t.data }
 
-// From is the first reference at or after an offset of the data.
+// From is the first reference at or after an offset of the file.
 func (t *Table) From(off int64) int {
-	rel := uint64(max(off-t.e.Base, 0)) << 32
-	i, _ := slices.BinarySearch(t.recs, rel)
+	i, _ := slices.BinarySearch(t.recs, uint64(max(off, 0))<<32)
 	return i
 }
 
@@ -146,7 +146,7 @@ func (t *Table) At(i int) Ref {
 	rec := t.recs[i]
 	rel := int64(rec >> 32)
 	class, extra := Class(rec>>24&255), int64(rec&extraMask)
-	r := Ref{Off: t.e.Base + rel, Class: class, Kind: shapes[class].kind, Width: int64(shapes[class].width)}
+	r := Ref{Off: t.e.Loads.At(rel), Offset: rel, Class: class, Kind: shapes[class].kind, Width: int64(shapes[class].width)}
 	e, field := t.e, t.data[rel:]
 	if e.arm && class <= Immediate && class != 0 || class == LowBits {
 		t.arm(&r, rel, extra)
@@ -186,7 +186,7 @@ func (t *Table) At(i int) Ref {
 		r.Base, r.Adjust = e.Bases[extra], max(scales[class], 1)
 		r.Target = r.Base + int64(le.Uint32(field))*r.Adjust
 	case File:
-		r.Target = e.Base + int64(le.Uint64(field))
+		r.Target = e.Loads.At(int64(le.Uint64(field) & (1<<56 - 1)))
 	case HexID:
 		r.Target = e.Bases[extra] + 17
 	}
@@ -231,7 +231,8 @@ func (e *Element) Table(data []byte) *Table {
 	end, dropped := int64(0), false
 	for _, rec := range c.recs {
 		off, class := int64(rec>>32), Class(rec>>24&255)
-		if off < end || dropped && shapes[class].kind == Length {
+		split := e.Tail != 0 && off < e.Cut && off+int64(shapes[class].width) > e.Cut
+		if off < end || split || dropped && shapes[class].kind == Length {
 			dropped = true
 			continue
 		}

@@ -79,7 +79,7 @@ func (c *collector) jumpTables() {
 		if !ok || p >= Unbacked {
 			continue
 		}
-		at := p - c.Base
+		at := c.Offset(p)
 		limit := int64(maxAddress)
 		if k+1 < len(c.tables) {
 			limit = c.tables[k+1]

@@ -16,7 +16,7 @@ func layout(old, data *File, runs []align.Run) *delta.Layout {
 	l := &delta.Layout{Runs: runs}
 	stems := pair(old, data, runs)
 	for i, e := range data.Elements {
-		l.Elements = append(l.Elements, delta.Element{Base: e.Base, Old: stems[i]})
+		l.Elements = append(l.Elements, delta.Element{Base: e.Base, Tail: e.Tail, Old: stems[i]})
 	}
 	p := align.Project(runs)
 	fixed := map[elfref.Place]bool{}
@@ -60,8 +60,8 @@ func pair(old, data *File, runs []align.Run) []int {
 	type edge struct{ from, to int }
 	votes := map[edge]int64{}
 	for _, r := range runs {
-		e := elfref.At(data.Elements, r.New+r.Len/2)
-		o := elfref.At(old.Elements, r.Old+r.Len/2)
+		e := elfref.At(data.Tables.Extents, r.New+r.Len/2)
+		o := elfref.At(old.Tables.Extents, r.Old+r.Len/2)
 		if e != nil && o != nil {
 			votes[edge{o.Index, e.Index}] += r.Len
 		}
@@ -71,7 +71,7 @@ func pair(old, data *File, runs []align.Run) []int {
 			if e.Base+e.Size > r.New+r.Len {
 				break
 			}
-			if o := elfref.At(old.Elements, e.Base-r.New+r.Old); o != nil {
+			if o := elfref.At(old.Tables.Extents, e.Base-r.New+r.Old); o != nil {
 				votes[edge{o.Index, e.Index}] += e.Size
 			}
 		}

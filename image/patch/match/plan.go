@@ -3,6 +3,8 @@ package match
 import (
 	"sort"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/image/patch/elfref"
@@ -32,42 +34,52 @@ func Plan(old, data *File, gains []int) []*delta.Layout {
 			return uint64(r.Class)
 		}
 	}
-	first := NewMatcher(old.view(byLabel, plain(old.labels, byLabel)), data.view(byOldLabel, plain(data.labels, byOldLabel))).Runs(firstGain)
+	oldView, newView := both(
+		func() []byte { return old.view(byLabel, plain(old.labels, byLabel)) },
+		func() []byte { return data.view(byOldLabel, plain(data.labels, byOldLabel)) })
+	first := NewMatcher(oldView, newView).Runs(firstGain)
 
 	// Second round: references look like the place where the first round says
 	// that their target has gone.
 	q := delta.NewPredictor(layout(old, data, first))
 	voted := votes(old, data, first)
-	oldView := old.view(byLabel, func(r *elfref.Ref) uint64 {
-		if r.Kind == elfref.Length {
-			from, _ := q.Place(r.Base)
-			to, _ := q.Place(r.Target)
-			return uint64(to + 1 - from)
-		}
-		if h, ok := old.labels[r.Target]; ok && byOldLabel[h] > 0 {
-			if to := byLabel[h]; to > 0 {
+	oldView, newView = both(func() []byte {
+		return old.view(byLabel, func(r *elfref.Ref) uint64 {
+			if r.Kind == elfref.Length {
+				from, _ := q.Place(r.Base)
+				to, _ := q.Place(r.Target)
+				return uint64(to + 1 - from)
+			}
+			if h, ok := old.labels[r.Target]; ok && byOldLabel[h] > 0 {
+				if to := byLabel[h]; to > 0 {
+					return compact(to)
+				}
+			}
+			if to, ok := voted[r.Target]; ok {
 				return compact(to)
 			}
-		}
-		if to, ok := voted[r.Target]; ok {
+			to, _ := q.Place(r.Target)
 			return compact(to)
-		}
-		to, _ := q.Place(r.Target)
-		return compact(to)
-	})
-	newView := data.view(byOldLabel, func(r *elfref.Ref) uint64 {
-		if r.Kind == elfref.Length {
-			return uint64(r.Target + 1 - r.Base)
-		}
-		return compact(r.Target)
+		})
+	}, func() []byte {
+		return data.view(byOldLabel, func(r *elfref.Ref) uint64 {
+			if r.Kind == elfref.Length {
+				return uint64(r.Target + 1 - r.Base)
+			}
+			return compact(r.Target)
+		})
 	})
 	fields := old.fields()
 	x := NewMatcher(oldView, newView)
-	var out []*delta.Layout
-	for _, g := range gains {
-		runs := x.Runs(g)
-		out = append(out, layout(old, data, refine(runs, oldView, newView, fields)))
+	group := errgroup.Group{}
+	out := make([]*delta.Layout, len(gains))
+	for i, g := range gains {
+		group.Go(func() error {
+			out[i] = layout(old, data, refine(x.Runs(g), oldView, newView, fields))
+			return nil
+		})
 	}
+	_ = group.Wait()
 	return out
 }
 
@@ -85,12 +97,12 @@ func votes(old, data *File, runs []align.Run) map[elfref.Place]elfref.Place {
 				return
 			}
 			at := run.New + a.Off - run.Old
-			e := elfref.At(data.Elements, at)
+			e := elfref.At(data.Tables.Extents, at)
 			if e == nil {
 				return
 			}
-			t := data.Tables.Of(e)
-			i := t.From(at)
+			t := data.Tables.Of(e.Element)
+			i := t.From(at - e.From + e.Offset)
 			if i >= t.Len() {
 				return
 			}
@@ -121,16 +133,24 @@ func votes(old, data *File, runs []align.Run) map[elfref.Place]elfref.Place {
 
 // each calls yield for the references between two offsets.
 func each(f *File, from, to int64, yield func(r *elfref.Ref)) {
-	for i := sort.Search(len(f.Elements), func(i int) bool {
-		return f.Elements[i].Base+f.Elements[i].Size > from
-	}); i < len(f.Elements) && f.Elements[i].Base < to; i++ {
-		t := f.Tables.Of(f.Elements[i])
-		for k := t.From(from); k < t.Len(); k++ {
+	es := f.Tables.Extents
+	for i := sort.Search(len(es), func(i int) bool { return es[i].To > from }); i < len(es) && es[i].From < to; i++ {
+		t := f.Tables.Of(es[i].Element)
+		for k := t.From(max(from-es[i].From, 0) + es[i].Offset); k < t.Len(); k++ {
 			r := t.At(k)
-			if r.Off+r.Width > to {
+			if r.Off+r.Width > min(to, es[i].To) || r.Off < es[i].From {
 				break
 			}
 			yield(&r)
 		}
 	}
+}
+
+// both does two things at once.
+func both(a, b func() []byte) (x, y []byte) {
+	done := make(chan struct{})
+	go func() { defer close(done); y = b() }()
+	x = a()
+	<-done
+	return x, y
 }
