@@ -420,9 +420,9 @@ func refit(t *testing.T, v *vendor, h *hostile, role string, data []byte) {
 // was in a part that says nothing (a signature more than needed).
 func TestAnyBitFlip(t *testing.T) {
 	v, states, _ := history(t)
-	step := 7
+	step := 3
 	if testing.Short() {
-		step = 97
+		step = 13
 	}
 	honest := v.device(states[2])
 	honest.refresh(t)
