@@ -41,7 +41,7 @@ func (s *Server) enrol(ctx context.Context, in *enrolInput) (*enrolOutput, error
 	out, err := s.admit(ctx, in)
 	s.metrics.enrolments.WithLabelValues(result(err, resultOK)).Inc()
 	if err != nil {
-		return nil, s.answer(ctx, "enrol", in.Device, err)
+		return nil, s.answer(ctx, "enrol", in.name(), err)
 	}
 	return out, nil
 }
@@ -55,7 +55,7 @@ func (s *Server) admit(ctx context.Context, in *enrolInput) (*enrolOutput, error
 	if err != nil {
 		return nil, problem(signing.BadRequest, "%v", err)
 	}
-	if err := s.authentic(public, in.Proof, enrolPath, in.RawBody); err != nil {
+	if err := s.authentic(public, &in.Proof, enrolPath, in.RawBody); err != nil {
 		return nil, err
 	}
 	if d := s.perDevice.wait(id, s.now()); d > 0 {

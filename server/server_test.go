@@ -120,7 +120,7 @@ func TestHostileTicketRequests(t *testing.T) {
 		{"another device's name", good, set(identity.DeviceHeader, other.ID.Hex()), 401, "bad-signature"},
 		{"an unknown device", good, set(identity.DeviceHeader, w.Device().ID.Hex()), 401, "unknown-device"},
 		{"another signature", good, set(identity.SignatureHeader, "MEUCIQ=="), 401, "bad-signature"},
-		{"no signature", good, func(r *http.Request) { r.Header.Del(identity.SignatureHeader) }, 422, "bad-request"},
+		{"no signature", good, func(r *http.Request) { r.Header.Del(identity.SignatureHeader) }, 401, "bad-signature"},
 		{"another date than was signed", good, set(identity.DateHeader, w.Now().Add(time.Second).Format(time.RFC3339)), 401, "bad-signature"},
 		{"a query that was not signed", good, func(r *http.Request) { r.URL.RawQuery = "x=1" }, 422, "bad-request"},
 		{"an unknown field", fields(func(m map[string]any) { m["admin"] = true }), nil, 422, "bad-request"},

@@ -116,7 +116,12 @@ func listen(ctx context.Context, c *config, handler http.Handler, log *slog.Logg
 		if err := pair.load(); err != nil {
 			return fmt.Errorf("cannot use the TLS certificate: %w", err)
 		}
-		s.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+		s.TLSConfig = &tls.Config{
+			MinVersion: tls.VersionTLS12, GetCertificate: pair.get,
+			// A device may show a certificate of its key in place of signing each
+			// request. No authority stands behind it: the key is what was enrolled.
+			ClientAuth: tls.RequestClientCert,
+		}
 		scheme = "https"
 	}
 	done := make(chan error, 1)
