@@ -148,6 +148,95 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
+// tpmKeyID is the id of the device with the key in tpm.key.
+const tpmKeyID = "512e7a25fb025cf3581c6a666cd02a5c92fb16eecb2bbb232ee844bc712a11ea"
+
+// TestTPMKeyFile takes apart a key that a TPM made.
+func TestTPMKeyFile(t *testing.T) {
+	text, err := os.ReadFile("../../spec/vectors/identity/tpm.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := ParseTPMKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := MarshalTPMKey(k); err != nil || !bytes.Equal(again, text) {
+		t.Errorf("came back as %s, %v", again, err)
+	}
+	id, err := IDOf(k.Public)
+	if err != nil || id.Hex() != tpmKeyID {
+		t.Errorf("id %s, %v", id.Hex(), err)
+	}
+	if public, err := PublicOf(text); err != nil || !public.Equal(k.Public) || !IsTPMKey(text) {
+		t.Errorf("public key: %v", err)
+	}
+	file, _ := MarshalKey(fixedKey(t, elliptic.P256(), "file"))
+	if public, err := PublicOf(file); err != nil || !public.Equal(fixedKey(t, elliptic.P256(), "file").Public()) || IsTPMKey(file) {
+		t.Errorf("public key of a file: %v", err)
+	}
+	if _, err := ParseKey(text); err == nil {
+		t.Error("a TPM's key is no software key")
+	}
+	if _, err := PublicOf(nil); err == nil {
+		t.Error("nothing has a public key")
+	}
+
+	// Whatever is changed: refused, or another point on the curve.
+	for bit := range 8 * len(k.PublicArea) {
+		area := bytes.Clone(k.PublicArea)
+		area[bit/8] ^= 1 << (bit % 8)
+		if other, err := NewTPMKey(area, k.PrivateArea); err == nil && (other.Public.Equal(k.Public) || bit/8 < 20) {
+			t.Errorf("bit %d: accepted", bit)
+		}
+	}
+	block, _ := pem.Decode(text)
+	for i := range block.Bytes {
+		der := bytes.Clone(block.Bytes)
+		der[i] ^= 0x80
+		if other, err := ParseTPMKey(pem.EncodeToMemory(&pem.Block{Type: tpmKeyBlock, Bytes: der})); err == nil {
+			if bytes.Equal(other.PublicArea, k.PublicArea) && bytes.Equal(other.PrivateArea, k.PrivateArea) {
+				t.Errorf("byte %d: the same key in another form", i)
+			}
+		}
+	}
+	for name, private := range map[string][]byte{"none": nil, "empty": {0, 0}, "short": k.PrivateArea[1:], "long": append([]byte{2, 2}, make([]byte, 514)...)} {
+		if _, err := NewTPMKey(k.PublicArea, private); err == nil {
+			t.Errorf("private part %s: accepted", name)
+		}
+	}
+	for name, bad := range map[string][]byte{
+		"nothing":     nil,
+		"a file key":  file,
+		"no DER":      pem.EncodeToMemory(&pem.Block{Type: tpmKeyBlock, Bytes: []byte{1}}),
+		"and more":    pem.EncodeToMemory(&pem.Block{Type: tpmKeyBlock, Bytes: append(bytes.Clone(block.Bytes), 0)}),
+		"a long file": append(bytes.Clone(text), bytes.Repeat([]byte(" "), MaxKey)...),
+	} {
+		if _, err := ParseTPMKey(bad); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func FuzzParseTPMKey(f *testing.F) {
+	text, err := os.ReadFile("../../spec/vectors/identity/tpm.key")
+	if err != nil {
+		f.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	f.Add(block.Bytes)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		in := pem.EncodeToMemory(&pem.Block{Type: tpmKeyBlock, Bytes: der})
+		k, err := ParseTPMKey(in)
+		if err != nil {
+			return
+		}
+		if again, err := MarshalTPMKey(k); err != nil || !bytes.Equal(again, in) {
+			t.Fatalf("%s became %s", in, again)
+		}
+	})
+}
+
 func TestRequest(t *testing.T) {
 	const method, path = "POST", "/v1/tickets?x=1"
 	body := []byte(`{"product":"ExampleOS"}`)

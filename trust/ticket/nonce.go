@@ -49,13 +49,19 @@ type Nonces struct {
 	next    Seed // zero: none
 }
 
-// NewNonces begins with a random current nonce and no next one.
-func NewNonces(rand io.Reader) (Nonces, error) {
+// NewNonces begins with a random current nonce and no next one, at step 1.
+func NewNonces(rand io.Reader) (Nonces, error) { return NewNoncesAt(rand, 1) }
+
+// NewNoncesAt begins at the step that a counter shows, which isn't 0.
+func NewNoncesAt(rand io.Reader, step uint64) (Nonces, error) {
 	s, err := newSeed(rand)
+	if err == nil && step == 0 {
+		err = errors.New("cannot make nonce: the counter shows 0")
+	}
 	if err != nil {
 		return Nonces{}, err
 	}
-	return Nonces{step: 1, current: s}, nil
+	return Nonces{step: step, current: s}, nil
 }
 
 func newSeed(rand io.Reader) (s Seed, err error) {
@@ -91,7 +97,7 @@ func (n Nonces) Staged() [48]byte {
 	return n.Current()
 }
 
-// Step counts the changes of the state since it was made, which was step 1.
+// Step counts the changes of the state.
 func (n Nonces) Step() uint64 { return n.step }
 
 // Next prerolls the next nonce. If there is one already it stays the same, so
@@ -177,4 +183,21 @@ func (s *Seed) read(text string) bool {
 	}
 	copy(s[:], b)
 	return *s != Seed{}
+}
+
+// Against compares the state with a counter that can't go back and that counts
+// every change after it was written down. It says whether the device was
+// killed between the two (then the counter must be incremented now), or that
+// the state is an old copy and must not be used.
+func (n Nonces) Against(counter uint64) (increment bool, err error) {
+	switch {
+	case counter == n.step:
+		return false, nil
+	case counter+1 == n.step:
+		return true, nil
+	case counter > n.step:
+		return false, fmt.Errorf("cannot use nonces: they are of step %d, the counter says %d: an old copy was put back", n.step, counter)
+	default:
+		return false, fmt.Errorf("cannot use nonces: they are of step %d, the counter says %d: it is another device's", n.step, counter)
+	}
 }

@@ -141,6 +141,30 @@ func TestNonceText(t *testing.T) {
 	}
 }
 
+func TestNoncesAgainstCounter(t *testing.T) {
+	n, err := NewNoncesAt(rand.Reader, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err = n.Next(rand.Reader); err != nil || n.Step() != 8 {
+		t.Fatal(n.Step(), err)
+	}
+	for counter, want := range map[uint64]string{6: "another device", 7: "increment", 8: "", 9: "old copy", 0: "another device", 1<<64 - 1: "old copy"} {
+		increment, err := n.Against(counter)
+		switch {
+		case want == "" || want == "increment":
+			if err != nil || increment != (want == "increment") {
+				t.Errorf("counter %d: %v, %v", counter, increment, err)
+			}
+		case err == nil || increment || !strings.Contains(err.Error(), want):
+			t.Errorf("counter %d: %v", counter, err)
+		}
+	}
+	if _, err := NewNoncesAt(rand.Reader, 0); err == nil {
+		t.Error("began at 0")
+	}
+}
+
 // machine is a device reduced to what survives a power cut: the nonces and
 // which ticket (by its nonce) stands in which slot.
 type machine struct {
