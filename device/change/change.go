@@ -209,21 +209,43 @@ func forward(ctx context.Context, s *store.Store, steps Steps, c *Change) error 
 		if t.State == Done {
 			continue
 		}
-		if err := c.mark(s, t, Doing); err != nil {
-			return c.fail(ctx, s, steps, err)
+		if t.State != Doing {
+			if err := c.mark(s, t, Doing); err != nil {
+				return c.fail(ctx, s, steps, err)
+			}
 		}
 		err := ctx.Err()
 		if err == nil {
 			err = steps[t.Kind].Do(ctx, c, t.Args)
 		}
 		if err == nil {
-			err = c.mark(s, t, Done)
+			err = c.finish(s, i)
 		}
 		if err != nil {
 			return c.fail(ctx, s, steps, err)
 		}
 	}
 	return s.ClearJournal()
+}
+
+// finish writes down that a task is done and that the next one begins, at
+// once: half the writes. After the last task the journal goes instead.
+func (c *Change) finish(s *store.Store, i int) error {
+	t := &c.Tasks[i]
+	if i+1 == len(c.Tasks) {
+		t.State = Done
+		return nil
+	}
+	next := &c.Tasks[i+1]
+	was := next.State
+	if was == Todo {
+		next.State = Doing
+	}
+	if err := c.mark(s, t, Done); err != nil {
+		next.State = was
+		return err
+	}
+	return nil
 }
 
 // fail answers an error of a task: before the point of no return by undoing,

@@ -105,13 +105,15 @@ func TestHostileServer(t *testing.T) {
 	patchName, antiName, whole := c.Patch.Digest.String(), c.Antipatch.Digest.String(), c.To.Digest.String()
 	other := v.enrolled("") // another device, whose ticket is stolen
 	stolen := v.stealTicket(other)
-	other.down()
+	other.down() // all devices of a test share one namespace
 	empty := func([]byte) []byte { return nil }
 	html := func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprint(w, "<html>Welcome to the hotel's network</html>")
 		return true
 	}
+	m := v.enrolled("")
+	before := m.snapshot()
 	for name, tt := range map[string]struct {
 		do   hostility
 		kind fault.Kind
@@ -148,8 +150,6 @@ func TestHostileServer(t *testing.T) {
 		"no code at all":           {refuse("/v1/tickets", 418, ""), fault.Refused, "", ""},
 		"redirect of a signed one": {redirect("/v1/tickets", "http://127.0.0.1:1/"), fault.Unreachable, "307", ""},
 	} {
-		m := v.enrolled("")
-		before := m.snapshot()
 		v.hostile(tt.do)
 		_, err := m.install("")
 		v.hostile(nil)
@@ -162,10 +162,12 @@ func TestHostileServer(t *testing.T) {
 		if after := m.snapshot(); after != before {
 			t.Errorf("%s: the state changed:\n%s\nbefore:\n%s", name, after, before)
 		}
-		if r, err := m.install(""); err != nil || r.State != device.StateStaged {
-			t.Errorf("%s: afterwards: %+v %v", name, r, err)
-		}
-		m.down() // all these devices share one namespace
+	}
+	if r, err := m.install(""); err != nil || r.State != device.StateStaged {
+		t.Errorf("afterwards: %+v %v", r, err)
+	}
+	if m.boot(); m.level("web") != 1 {
+		t.Error("afterwards it is not active")
 	}
 }
 
