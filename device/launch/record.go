@@ -138,6 +138,16 @@ func parseRecord(data []byte) (Record, error) {
 	return r, nil
 }
 
+// Read reads the record of the launch of pid. Whether that is the process that
+// has the number now, Record.Start tells.
+func Read(st *store.Store, pid int) (Record, error) {
+	r, err := readRecord(filepath.Join(st.LaunchDir(), recordName(pid)))
+	if err == nil && r.PID != pid {
+		err = fmt.Errorf("cannot read the launch record of %d: it is about %d", pid, r.PID)
+	}
+	return r, err
+}
+
 // List reads all records, of processes that run and of those that have ended.
 // What can't be read is left out.
 func List(st *store.Store) ([]Record, error) {

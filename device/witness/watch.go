@@ -53,6 +53,8 @@ type Apps interface {
 	Find(pid int) (evidence.Launch, bool)
 	// Started waits for the next launch. It returns os.ErrClosed after Close.
 	Started() (evidence.Launch, error)
+	// Prune forgets launches that ended a while ago.
+	Prune() error
 	Close() error
 }
 
@@ -171,6 +173,7 @@ func (w *watching) run(ctx context.Context) {
 			w.tick()
 		case <-flush.C:
 			w.tell("cannot keep the evidence", w.Recorder.Flush())
+			w.tell("cannot tidy the records of launches", w.Apps.Prune())
 		}
 	}
 }
@@ -230,7 +233,7 @@ func (w *watching) launch(l evidence.Launch) {
 	waiting := w.held
 	w.held = nil
 	for _, h := range waiting {
-		if h.Root == l.PID || h.PID == l.PID && sameProcess(l, h.Exit) {
+		if root, _ := w.belongs(h.Exit); root != 0 {
 			w.exit(h.Exit)
 		} else {
 			w.held = append(w.held, h)
@@ -295,7 +298,7 @@ func (w *watching) belongs(e exits.Exit) (root int, child bool) {
 	apps := make(map[string]bool)
 	for _, l := range w.Recorder.Running() {
 		switch {
-		case l.PID == e.PID:
+		case sameProcess(l, e):
 			return l.PID, false
 		case l.PID == e.Root:
 			root = l.PID

@@ -1,4 +1,4 @@
-package evidence
+package witness
 
 import (
 	"context"
@@ -13,32 +13,78 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/internal/exits"
 	"github.com/sealant-os/sealant/internal/linux"
 )
+
+var (
+	fixA = evidence.Arm{Base: "ab", Release: "SI-2026-0001", Level: 1}
+	fixB = evidence.Arm{Base: "ab", Release: "SI-2026-0002", Level: 2}
+	base = evidence.Arm{Base: "ab"}
+)
+
+// desk is Apps by hand.
+type desk struct {
+	mu      sync.Mutex
+	running []evidence.Launch
+	known   map[int]evidence.Launch
+	started chan evidence.Launch
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func newDesk() *desk {
+	return &desk{known: map[int]evidence.Launch{}, started: make(chan evidence.Launch), closed: make(chan struct{})}
+}
+
+func (d *desk) Running() ([]evidence.Launch, error) { return d.running, nil }
+
+func (d *desk) Find(pid int) (evidence.Launch, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l, ok := d.known[pid]
+	return l, ok
+}
+
+func (d *desk) know(l evidence.Launch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.known[l.PID] = l
+}
+
+func (d *desk) Started() (evidence.Launch, error) {
+	select {
+	case l := <-d.started:
+		return l, nil
+	case <-d.closed:
+		return evidence.Launch{}, os.ErrClosed
+	}
+}
+
+func (d *desk) Prune() error { return nil }
+func (d *desk) Close() error { d.once.Do(func() { close(d.closed) }); return nil }
 
 // watched is a Watch over the real kernel.
 type watched struct {
 	*Watch
 	*testing.T
-	crashes chan Crash
+	*desk
+	dir     string
+	crashes chan evidence.Crash
 	stop    func()
 }
 
-func watch(t *testing.T, source Source, change func(*Watch)) *watched {
+func start(t *testing.T, source Source, change func(*Watch, *desk)) *watched {
 	t.Helper()
-	store, err := Open(quickDir(t))
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	w := &watched{T: t, desk: newDesk(), dir: dir, crashes: make(chan evidence.Crash, 1000)}
+	w.Watch = &Watch{
+		Recorder: recorder(t, dir), Source: source, Apps: w.desk,
+		OnCrash: func(c evidence.Crash) { w.crashes <- c }, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	r, err := NewRecorder(store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &watched{T: t, crashes: make(chan Crash, 1000)}
-	w.Watch = &Watch{Recorder: r, Source: source, OnCrash: func(c Crash) { w.crashes <- c }, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	if change != nil {
-		change(w.Watch)
+		change(w.Watch, w.desk)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -53,8 +99,21 @@ func watch(t *testing.T, source Source, change func(*Watch)) *watched {
 	return w
 }
 
-// launch starts a shell that waits for its launch to be known, or not.
-func (w *watched) launch(app string, arm Arm, script string) *exec.Cmd {
+func recorder(t *testing.T, dir string) *evidence.Recorder {
+	t.Helper()
+	store, err := evidence.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := evidence.NewRecorder(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// launch starts a shell that waits until its launch is known.
+func (w *watched) launch(app string, arm evidence.Arm, script string) *exec.Cmd {
 	w.Helper()
 	cmd := exec.Command("sh", "-c", "read go; ulimit -c 0; "+script)
 	in, err := cmd.StdinPipe()
@@ -64,30 +123,35 @@ func (w *watched) launch(app string, arm Arm, script string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		w.Fatal(err)
 	}
-	p, err := linux.OpenProcess(cmd.Process.Pid)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer p.Close()
-	st, err := p.Stat()
-	if err != nil {
-		w.Fatal(err)
-	}
-	if err := w.Launched(context.Background(), Launch{PID: cmd.Process.Pid, App: app, Arm: arm, Start: st.Start}); err != nil {
-		w.Fatal(err)
-	}
+	w.started <- evidence.Launch{PID: cmd.Process.Pid, App: app, Arm: arm, Start: startOf(w.T, cmd.Process.Pid)}
+	// The next launch is taken when this one was followed.
+	w.started <- evidence.Launch{PID: 1 << 30, App: "nothing", Arm: base}
 	fmt.Fprintln(in, "go")
 	return cmd
 }
 
-func (w *watched) next() Crash {
+func startOf(t *testing.T, pid int) uint64 {
+	t.Helper()
+	p, err := linux.OpenProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	st, err := p.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Start
+}
+
+func (w *watched) next() evidence.Crash {
 	w.Helper()
 	select {
 	case c := <-w.crashes:
 		return c
 	case <-time.After(30 * time.Second):
 		w.Fatal("no crash was told")
-		return Crash{}
+		return evidence.Crash{}
 	}
 }
 
@@ -112,13 +176,13 @@ func sources(t *testing.T, test func(*testing.T, exits.Source)) {
 
 func TestRealCrash(t *testing.T) {
 	sources(t, func(t *testing.T, source exits.Source) {
-		w := watch(t, source, nil)
+		w := start(t, source, nil)
 		w.launch("mail", fixA, "kill -SEGV $$").Wait()
 		if c := w.next(); c.App != "mail" || c.Arm != fixA || c.Signal != syscall.SIGSEGV || !c.Main || !c.Any || c.Child {
 			t.Errorf("%+v", c)
 		}
-		w.launch("browser", baseline, `sh -c 'kill -ABRT $$'; exit 0`).Wait()
-		if c := w.next(); c.App != "browser" || c.Arm != baseline || c.Signal != syscall.SIGABRT || c.Main || !c.Any || !c.Child {
+		w.launch("browser", base, `sh -c 'kill -ABRT $$'; exit 0`).Wait()
+		if c := w.next(); c.App != "browser" || c.Arm != base || c.Signal != syscall.SIGABRT || c.Main || !c.Any || !c.Child {
 			t.Errorf("%+v", c)
 		}
 		w.launch("clock", fixA, "kill -KILL $$").Wait()
@@ -132,32 +196,41 @@ func TestRealCrash(t *testing.T) {
 			t.Errorf("still running: %+v", left)
 		}
 		// It is on disk.
-		store, err := Open(w.Recorder.store.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := NewRecorder(store)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if j := r.Judge(Question{App: "mail", Arm: fixA, Scope: ScopeMain}); j.Counts.X1 != 1 || j.Counts.T1 < 1.0/60-1e-9 {
+		if j := recorder(t, w.dir).Judge(evidence.Question{App: "mail", Arm: fixA, Scope: evidence.ScopeMain}); j.Counts.X1 != 1 || j.Counts.T1 < 1.0/60-1e-9 {
 			t.Errorf("%+v", j.Counts)
 		}
 	})
 }
 
-// A crash that was told before its launch is still counted.
+// A crash is counted although it is told before its launch, or although its
+// launch is never told and only its record is found.
 func TestCrashBeforeLaunch(t *testing.T) {
 	sources(t, func(t *testing.T, source exits.Source) {
-		w := watch(t, source, nil)
-		cmd := exec.Command("sh", "-c", "ulimit -c 0; kill -SEGV $$")
-		cmd.Run()
+		w := start(t, source, nil)
+		crash := func() int {
+			cmd := exec.Command("sh", "-c", "ulimit -c 0; kill -SEGV $$")
+			cmd.Run()
+			return cmd.Process.Pid
+		}
+		early := crash()
 		w.launch("marker", fixA, "kill -SEGV $$").Wait()
 		w.next() // so the first exit has been read
-		if err := w.Launched(context.Background(), Launch{PID: cmd.Process.Pid, App: "mail", Arm: fixA}); err != nil {
+		w.started <- evidence.Launch{PID: early, App: "mail", Arm: fixA}
+		if c := w.next(); c.App != "mail" || !c.Main {
+			t.Errorf("%+v", c)
+		}
+		gate := exec.Command("sh", "-c", "read go; ulimit -c 0; kill -SEGV $$")
+		in, err := gate.StdinPipe()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if c := w.next(); c.App != "mail" || !c.Main {
+		if err := gate.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.know(evidence.Launch{PID: gate.Process.Pid, App: "browser", Arm: fixB, Start: startOf(t, gate.Process.Pid)})
+		fmt.Fprintln(in, "go")
+		gate.Wait()
+		if c := w.next(); c.App != "browser" || c.Arm != fixB || !c.Main {
 			t.Errorf("%+v", c)
 		}
 	})
@@ -170,9 +243,9 @@ func TestStorm(t *testing.T) {
 	sources(t, func(t *testing.T, source exits.Source) {
 		const apps, each = 10, 100
 		release := make(chan struct{})
-		w := watch(t, source, func(w *Watch) {
+		w := start(t, source, func(w *Watch, d *desk) {
 			told := w.OnCrash
-			w.OnCrash = func(c Crash) { <-release; told(c) }
+			w.OnCrash = func(c evidence.Crash) { <-release; told(c) }
 		})
 		var all []*exec.Cmd
 		for i := range apps {
@@ -195,7 +268,7 @@ func TestStorm(t *testing.T) {
 			t.Errorf("%d lost", lost)
 		}
 		for i := range apps {
-			j := w.Recorder.Judge(Question{App: fmt.Sprintf("app%d", i), Arm: fixA, Scope: ScopeAny})
+			j := w.Recorder.Judge(evidence.Question{App: fmt.Sprintf("app%d", i), Arm: fixA, Scope: evidence.ScopeAny})
 			if j.Counts.X1 != 1 || j.Seen1 != each {
 				t.Errorf("app%d: %d counted, %d seen", i, j.Counts.X1, j.Seen1)
 			}
@@ -206,8 +279,8 @@ func TestStorm(t *testing.T) {
 func TestDamagedContent(t *testing.T) {
 	sources(t, func(t *testing.T, source exits.Source) {
 		var asked int
-		w := watch(t, source, func(w *Watch) {
-			w.Damaged = func(arm Arm) (bool, error) { asked++; return arm == fixB, nil }
+		w := start(t, source, func(w *Watch, d *desk) {
+			w.Damaged = func(arm evidence.Arm) (bool, error) { asked++; return arm == fixB, nil }
 		})
 		w.launch("mail", fixB, "kill -BUS $$").Wait()
 		if c := w.next(); !c.Broken || c.Counted() {
@@ -227,8 +300,8 @@ func TestDamagedContent(t *testing.T) {
 		}
 	})
 	sources(t, func(t *testing.T, source exits.Source) {
-		w := watch(t, source, func(w *Watch) {
-			w.Damaged = func(Arm) (bool, error) { return false, errors.New("no such set") }
+		w := start(t, source, func(w *Watch, d *desk) {
+			w.Damaged = func(evidence.Arm) (bool, error) { return false, errors.New("no such set") }
 		})
 		w.launch("mail", fixA, "kill -BUS $$").Wait()
 		if c := w.next(); !c.Broken {
@@ -250,10 +323,8 @@ func TestRunning(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	w := watch(t, source, func(w *Watch) {
-		w.Running = func() ([]Launch, error) {
-			return []Launch{{PID: cmd.Process.Pid, App: "mail", Arm: fixA}}, nil
-		}
+	w := start(t, source, func(w *Watch, d *desk) {
+		d.running = []evidence.Launch{{PID: cmd.Process.Pid, App: "mail", Arm: fixA}}
 	})
 	w.launch("marker", fixA, "kill -SEGV $$").Wait()
 	w.next()
@@ -281,8 +352,7 @@ func TestLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &watching{Watch: &Watch{}, cpu: make(map[int]uint64)}
-	w.init()
-	l := Launch{PID: cmd.Process.Pid}
+	l := evidence.Launch{PID: cmd.Process.Pid}
 	w.look(l)
 	if alive, busy := w.look(l); !alive || busy {
 		t.Errorf("a waiting process: alive %v, busy %v", alive, busy)

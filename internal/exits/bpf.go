@@ -113,9 +113,9 @@ func (b *BPF) open() error {
 // Name is "ebpf".
 func (*BPF) Name() string { return "ebpf" }
 
-// Track makes pid a root.
-func (b *BPF) Track(pid int) error {
-	if err := b.tracked.Put(uint32(pid), uint32(pid)); err != nil {
+// Track follows a process.
+func (b *BPF) Track(pid, root int) error {
+	if err := b.tracked.Put(uint32(pid), uint32(root)); err != nil {
 		return fmt.Errorf("cannot follow process %d: %w", pid, err)
 	}
 	return nil

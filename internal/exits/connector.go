@@ -45,14 +45,14 @@ func newConnector(socket *os.File) *Connector {
 // Name is "connector".
 func (*Connector) Name() string { return "connector" }
 
-// Track makes pid a root.
-func (c *Connector) Track(pid int) error {
+// Track follows a process.
+func (c *Connector) Track(pid, root int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.roots) >= maxTracked {
 		return fmt.Errorf("cannot follow process %d: %d are followed already", pid, maxTracked)
 	}
-	c.roots[pid] = pid
+	c.roots[pid] = root
 	return nil
 }
 

@@ -50,9 +50,9 @@ func (e Exit) Crash() bool {
 type Source interface {
 	// Name is "ebpf" or "connector".
 	Name() string
-	// Track makes pid a root: what it starts from now on belongs to it. A process
-	// that has children already should be tracked before it has more.
-	Track(pid int) error
+	// Track follows a process: it, and what it starts from now on, belongs to the
+	// root, which is the process itself or one that it descends from.
+	Track(pid, root int) error
 	// Read waits for the next end. It returns os.ErrClosed after Close.
 	Read() (Exit, error)
 	// Lost counts ends that the kernel could not hand over.

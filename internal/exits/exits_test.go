@@ -70,7 +70,7 @@ func shell(t *testing.T, source Source, script string) (pid int, wait func() err
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := source.Track(cmd.Process.Pid); err != nil {
+	if err := source.Track(cmd.Process.Pid, cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(in, "go")
@@ -344,7 +344,7 @@ func TestTraced(t *testing.T) {
 			t.Fatal(err)
 		}
 		pid := cmd.Process.Pid
-		if err := source.Track(pid); err != nil { // so that even what is no crash is told
+		if err := source.Track(pid, pid); err != nil { // so that even what is no crash is told
 			t.Fatal(err)
 		}
 		if err := syscall.PtraceAttach(pid); err != nil {

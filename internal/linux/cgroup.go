@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // cgroup is one line of /proc/PID/cgroup, "hierarchy:controllers:path".
@@ -38,6 +40,29 @@ func (g cgroup) directory(mounts []MountPoint) (string, bool) {
 		return path.Join(m.Path, path.Clean("/"+rel)), true
 	}
 	return "", false
+}
+
+// CgroupID is the kernel's number for the process's control group in the unified
+// tree, as BPF programs see it; 0 if it is in none below the top.
+func (p *Process) CgroupID() (uint64, error) {
+	data, err := p.read("cgroup")
+	if err != nil {
+		return 0, err
+	}
+	mounts, err := OwnMounts(func(m *MountPoint) bool { return m.Type == "cgroup2" })
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range cgroupLines(string(data)) {
+		if dir, ok := g.directory(mounts); ok && g.path != "/" {
+			var st unix.Stat_t
+			if err := unix.Stat(dir, &st); err != nil {
+				return 0, p.wrap("cgroup", err)
+			}
+			return st.Ino, nil
+		}
+	}
+	return 0, nil
 }
 
 func sameControllers(a, b string) bool {
