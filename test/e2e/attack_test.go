@@ -96,6 +96,17 @@ func (m *machine) snapshot() string {
 	return strings.Join(lines, "\n")
 }
 
+// forget throws away what the device has downloaded and cached, so that it
+// must ask for everything again.
+func (m *machine) forget() {
+	m.t.Helper()
+	for _, folder := range []string{"downloads", "trust"} {
+		dir := filepath.Join(m.root, "var/lib/sealant", folder)
+		m.v.must(os.RemoveAll(dir))
+		m.v.must(os.Mkdir(dir, 0o755))
+	}
+}
+
 // TestHostileServer: whatever the server does, the device keeps its state and
 // says what it is; afterwards an honest server can install.
 func TestHostileServer(t *testing.T) {
@@ -150,6 +161,7 @@ func TestHostileServer(t *testing.T) {
 		"no code at all":           {refuse("/v1/tickets", 418, ""), fault.Refused, "", ""},
 		"redirect of a signed one": {redirect("/v1/tickets", "http://127.0.0.1:1/"), fault.Unreachable, "307", ""},
 	} {
+		m.forget()
 		v.hostile(tt.do)
 		_, err := m.install("")
 		v.hostile(nil)
