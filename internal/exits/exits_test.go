@@ -177,7 +177,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := linux.OwnMountNamespace()
+	own, _, err := linux.OwnMountNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
