@@ -25,16 +25,29 @@ import (
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/server/servertest"
+	"github.com/sealant-os/sealant/server/store/storetest"
 	"github.com/sealant-os/sealant/trust/identity"
 	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	if os.Getenv(asSealsrv) != "" {
+		cli.Main(root())
+	}
+	testscript.Main(tidy{m}, map[string]func(){
 		"sealsrv": func() { cli.Main(root()) },
 		"lab":     func() { exit(lab(os.Args[1:])) },
 	})
+}
+
+// tidy stops what tests started before it says how they ended.
+type tidy struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (t tidy) Run() int {
+	defer storetest.Stop()
+	return t.M.Run()
 }
 
 func exit(err error) {

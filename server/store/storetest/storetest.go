@@ -40,12 +40,18 @@ var cluster struct {
 // started: func TestMain(m *testing.M) { storetest.Main(m) }.
 func Main(m *testing.M) {
 	code := m.Run()
+	Stop()
+	os.Exit(code)
+}
+
+// Stop stops the PostgreSQL that tests may have started, for a TestMain that
+// has more to do than Main.
+func Stop() {
 	if cluster.cmd != nil {
 		cluster.cmd.Process.Signal(syscall.SIGINT) // fast shutdown
 		cluster.cmd.Wait()
 		os.RemoveAll(cluster.dir)
 	}
-	os.Exit(code)
 }
 
 // Postgres makes an empty database and returns its URL. It needs Debian's
