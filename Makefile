@@ -7,7 +7,7 @@
 #   make bench           figures against the peers
 #   make build           the programs, in bin/
 #   make lint            formatting, vet, staticcheck
-#   make docs            man pages and completion, made from the commands
+#   make docs            man pages and completion, made from the commands, in build/
 
 SHELL    := /bin/bash
 GO       ?= go
@@ -41,6 +41,7 @@ demo-openssl: root build
 
 test: root build
 	@test/need $$(cat test/packages)
+	@command -v npm >/dev/null || test/need nodejs npm
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
 	$(BIN)/sealant-lab test --story refusals
@@ -59,8 +60,11 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 
 docs:
-	@mkdir -p docs/man
-	@for p in $(PROGRAMS); do $(GO) run -tags mangen ./cmd/$$p mangen docs/man; done
+	@mkdir -p build/man build/completion
+	@for p in $(PROGRAMS); do $(GO) run -tags mangen ./cmd/$$p mangen build/man || exit 1; done
+	@for p in $(filter-out sealant-boot,$(PROGRAMS)); do for s in bash zsh fish; do \
+		$(GO) run ./cmd/$$p completion $$s > build/completion/$$p.$$s || exit 1; done; done
+	@echo "man pages in build/man, completion in build/completion"
 
 clean:
 	rm -rf $(BIN) build
