@@ -17,7 +17,6 @@ package device
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -131,14 +130,6 @@ func (d *Device) enrolled() (store.Enrolment, error) {
 func (d *Device) id() (identity.ID, error) {
 	e, err := d.enrolled()
 	return identity.ID(e.Device), err
-}
-
-func (d *Device) key() (*ecdsa.PrivateKey, error) {
-	text, err := d.Store.IdentityKey()
-	if err != nil {
-		return nil, err
-	}
-	return identity.ParseKey(text)
 }
 
 // baseline is what the OS update installed.

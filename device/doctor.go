@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/trust/identity"
 )
 
 // Diagnosis is what is good and what isn't, in plain words.
@@ -60,8 +61,25 @@ func (d *Device) examineIdentity(g *Diagnosis) {
 	} else if [32]byte(id) != [32]byte(e.Device) {
 		g.add("I2", "bad", "enrol this device again", "the device's key is not the one that was enrolled")
 	} else {
-		g.add("I2", "warn", "a TPM would keep the key from being copied", "the device's key lies in a file that root can copy; device %s", id)
+		d.examineKey(g, id)
 	}
+}
+
+// examineKey says how well the key is kept; a TPM must show that it has it.
+func (d *Device) examineKey(g *Diagnosis, id identity.ID) {
+	if d.identityPlace() == IdentityFile {
+		g.add("I2", "warn", "a TPM would keep the key from being copied", "the device's key lies in a file that root can copy; device %s", id)
+		return
+	}
+	key, err := d.key()
+	if err == nil {
+		_, err = identity.SignRequest(key, "GET", "/", nil, d.Now())
+	}
+	if err != nil {
+		g.add("I2", "bad", "enrol this device again if its mainboard was changed", "the device's key is in a TPM, but not usable: %v", err)
+		return
+	}
+	g.add("I2", "ok", "", "the device's key is in the TPM and can't leave it; device %s", id)
 }
 
 func (d *Device) examineEnforcement(g *Diagnosis) {

@@ -20,6 +20,10 @@ type EnrollOptions struct {
 	Token  string `json:"token"`  // a one-time word from the operator
 	Server string `json:"server"` // base URL, "" for the configured one
 	DryRun bool   `json:"dry_run"`
+
+	// Identity says where the device's key shall be: IdentityAuto (which ""
+	// means too), IdentityTPM or IdentityFile. A key that is there stays.
+	Identity string `json:"identity"`
 }
 
 // Enrolled is what came of it.
@@ -29,7 +33,7 @@ type Enrolled struct {
 	Product   string `json:"product"`
 	OSVersion string `json:"os_version"`
 	Server    string `json:"server"`
-	Identity  string `json:"identity"` // where the key is: file
+	Identity  string `json:"identity"` // where the key is: tpm or file
 	Cryptexes int    `json:"cryptexes"`
 }
 
@@ -60,6 +64,8 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 		return fail(fault.New(fault.Usage, "cannot enrol: the token is missing or malformed").Hint("the operator makes one: sealsrv enroll"))
 	case server == "":
 		return fail(fault.New(fault.Usage, "cannot enrol: no server is named").Hint("--server URL, or server.url in %s/agent.toml", d.Store.ConfigDir()))
+	case o.Identity != "" && o.Identity != IdentityAuto && o.Identity != IdentityTPM && o.Identity != IdentityFile:
+		return fail(fault.New(fault.Usage, "cannot enrol: the key can be in %s or %s, or %s, not in %q", IdentityTPM, IdentityFile, IdentityAuto, o.Identity))
 	case !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://"):
 		return fail(fault.New(fault.Usage, "cannot enrol: %q is not an http or https URL", server))
 	}
@@ -76,7 +82,7 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 		return fail(fmt.Errorf("cannot enrol: the catalog's root is not in the operating system: %w", err))
 	}
 	if o.DryRun {
-		return Enrolled{Product: b.Product, OSVersion: b.OSVersion, Server: server, Identity: "file", Cryptexes: len(b.Cryptexes)}, nil
+		return Enrolled{Product: b.Product, OSVersion: b.OSVersion, Server: server, Identity: d.wouldKeep(o.Identity), Cryptexes: len(b.Cryptexes)}, nil
 	}
 	if err := d.Store.Create(); err != nil {
 		return fail(err)
@@ -89,7 +95,7 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 	if err := d.linkBase(ctx, b, report); err != nil {
 		return fail(err)
 	}
-	if err := d.makeIdentity(); err != nil {
+	if err := d.makeIdentity(o.Identity, report); err != nil {
 		return fail(err)
 	}
 	id, der, err := d.announce(ctx, server, o.Token, b)
@@ -112,7 +118,7 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 	})
 	return Enrolled{
 		Device: id.Hex(), Short: id.String(), Product: b.Product, OSVersion: b.OSVersion, Server: server,
-		Identity: "file", Cryptexes: len(b.Cryptexes),
+		Identity: d.identityPlace(), Cryptexes: len(b.Cryptexes),
 	}, err
 }
 
@@ -134,16 +140,12 @@ func (d *Device) linkBase(ctx context.Context, b release.Baseline, report Report
 }
 
 // makeIdentity makes the device's key and nonces, unless they are there.
-func (d *Device) makeIdentity() error {
+func (d *Device) makeIdentity(place string, report Report) error {
 	if _, err := d.key(); err != nil {
 		if !errors.Is(err, store.ErrEmpty) {
 			return err
 		}
-		key, err := identity.NewKey(d.Rand)
-		if err != nil {
-			return err
-		}
-		text, err := identity.MarshalKey(key)
+		text, err := d.makeKey(place, report)
 		if err != nil {
 			return err
 		}
@@ -205,13 +207,4 @@ func (d *Device) adoptBaseline(b release.Baseline, der []byte) error {
 		return err
 	}
 	return d.Store.Point(store.Base, set.ID)
-}
-
-// keyID is the device's id by its key, enrolled or not.
-func (d *Device) keyID() (identity.ID, error) {
-	key, err := d.key()
-	if err != nil {
-		return identity.ID{}, err
-	}
-	return identity.IDOf(key.Public())
 }

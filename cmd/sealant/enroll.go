@@ -34,12 +34,17 @@ The operator makes the token; it is good for one device.`,
 				printf(s, "Would enrol as %s %s at %s.\n", r.Product, device.VersionText(r.OSVersion), r.Server)
 				return nil
 			}
-			printf(s, "%s Enrolled: device %s at %s.  Key in a file (sealant doctor).\n", s.Good(), r.Short, r.Server)
+			kept := "Key in a file (sealant doctor)."
+			if r.Identity == device.IdentityTPM {
+				kept = "Key in the TPM."
+			}
+			printf(s, "%s Enrolled: device %s at %s.  %s\n", s.Good(), r.Short, r.Server, kept)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&o.Token, "token", "", "the operator's token (required)")
 	cmd.Flags().StringVar(&o.Server, "server", "", "the server's base URL (default: server.url of agent.toml)")
+	cmd.Flags().StringVar(&o.Identity, "identity", device.IdentityAuto, "where the device's key shall be: tpm, file, or auto for the TPM if there is one")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "check everything that can be checked here, and change nothing")
 	cmd.MarkFlagRequired("token")
 	return cmd

@@ -65,11 +65,11 @@ func readAuthority(st *store.Store, baseline release.Baseline) (*authority, erro
 	if text, err = st.IdentityKey(); err != nil {
 		return nil, err
 	}
-	key, err := identity.ParseKey(text)
+	public, err := identity.PublicOf(text)
 	if err != nil {
 		return nil, err
 	}
-	if a.device, err = identity.IDOf(key.Public()); err != nil {
+	if a.device, err = identity.IDOf(public); err != nil {
 		return nil, err
 	}
 	a.nonces, err = st.Nonces()

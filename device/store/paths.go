@@ -66,6 +66,10 @@ func (s *Store) CatalogDir() string { return s.path("trust") }
 // EvidenceDir holds the counts of device/evidence.
 func (s *Store) EvidenceDir() string { return s.path("evidence") }
 
+// TPMPath is where the machine's TPM is, if it has one: the device with the
+// kernel's resource manager.
+func (s *Store) TPMPath() string { return filepath.Join(s.root, "dev/tpmrm0") }
+
 // Free is the room that root can still use on the state's file system, in
 // bytes, and the folder that names that file system.
 func (s *Store) Free() (bytes int64, where string, err error) {
