@@ -630,6 +630,7 @@ func TestInit(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "vendor")
+	good.Owners = []string{"alice"} // each key costs a second: that is its protection
 	v, err := Init(dir, good)
 	if err != nil {
 		t.Fatal(err)
@@ -637,7 +638,7 @@ func TestInit(t *testing.T) {
 	if _, err := Init(dir, good); fault.KindOf(err) != fault.Usage {
 		t.Errorf("over another: %v", err)
 	}
-	for _, name := range []string{"root-alice", "targets-bob", "recall", "advice", "ticket-root"} {
+	for _, name := range []string{"root-alice", "targets-alice", "recall", "advice", "ticket-root"} {
 		k, err := readKey(v.path(keysName, name+".key"))
 		if err != nil || !k.Encrypted() {
 			t.Errorf("%s: %v, or not encrypted", name, err)
