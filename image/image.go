@@ -151,7 +151,9 @@ func DefaultSalt(name string) [seal.SaltSize]byte {
 	return sha256.Sum256([]byte("sealant salt 1\x00" + name))
 }
 
-// File is a file that an image is written to. An *os.File is one.
+// File is a file that an image is written to. An *os.File is one. Finish reads
+// and writes different ranges with several goroutines at once, all within the
+// size that it has set by Truncate.
 type File interface {
 	io.ReaderAt
 	io.WriterAt

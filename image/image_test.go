@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -459,6 +460,7 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 
 // failing is a file that fails at its n-th operation.
 type failing struct {
+	mu sync.Mutex
 	memory
 	left int
 }
@@ -466,6 +468,8 @@ type failing struct {
 var errDisk = errors.New("no space left on device")
 
 func (f *failing) WriteAt(p []byte, off int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.left--; f.left < 0 {
 		return 0, errDisk
 	}

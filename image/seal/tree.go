@@ -29,7 +29,8 @@ type Tree struct {
 }
 
 // NewTree begins the tree over so many data blocks. The tree's blocks are
-// written to out, whose offset 0 is the first byte after the superblock.
+// written to out, whose offset 0 is the first byte after the superblock, by as
+// many goroutines as call Add.
 func NewTree(out io.WriterAt, dataBlocks uint64, salt [SaltSize]byte) (*Tree, error) {
 	if dataBlocks == 0 || dataBlocks > MaxDataBlocks {
 		return nil, fault.New(fault.Failed, "cannot seal %d data blocks: 1 to %d can be sealed", dataBlocks, uint64(MaxDataBlocks))

@@ -360,3 +360,25 @@ func TestRealPackagesRunThroughTheLinks(t *testing.T) {
 		t.Errorf("these links lead nowhere: %s", out)
 	}
 }
+
+func FuzzParseRule(f *testing.F) {
+	f.Add("web=/usr/lib/browser,**/*.so")
+	f.Add("os=packages:libssl3,libc6:amd64")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := ParseRule(text)
+		if err != nil {
+			return
+		}
+		for _, p := range r.Patterns {
+			parts, err := components(p)
+			if err != nil || len(parts) == 0 || slices.Contains(parts, "..") {
+				t.Errorf("%q has the components %q, %v", p, parts, err)
+			}
+		}
+		for _, p := range r.Packages {
+			if strings.ContainsAny(p, "/*?[\\ \x00") {
+				t.Errorf("%q is taken for a package", p)
+			}
+		}
+	})
+}
