@@ -122,6 +122,8 @@ func (d *Device) build(path, name, version string) image.Summary {
 	defer os.RemoveAll(tree)
 	check(d.t, os.Chmod(tree, 0o755))
 	check(d.t, os.WriteFile(filepath.Join(tree, "version"), []byte(name+" "+version), 0o644))
+	// No two devices share an image, whatever other tests run on the machine.
+	check(d.t, os.WriteFile(filepath.Join(tree, "device"), []byte(d.Root), 0o644))
 	program, err := os.ReadFile("/bin/sleep")
 	check(d.t, err)
 	check(d.t, os.WriteFile(filepath.Join(tree, "run"), program, 0o755))
