@@ -97,16 +97,31 @@ func lacking(err error, feature, kernel string) error {
 // working directory, root and umask, that is thrown away afterwards. In f the
 // thread may enter namespaces, drop privileges of the thread, or start a
 // process, which inherits all that; the rest of the program doesn't notice.
+//
+// It is never the program's first thread: that one can't be thrown away, and
+// what /proc tells of the process would be told of it.
 func Isolated(f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- errors.New("cannot give a thread its own working directory: " + err.Error())
-			return
-		}
-		done <- f()
-	}()
+	go isolate(f, done, make(chan struct{}))
 	return <-done
+}
+
+func isolate(f func() error, done chan<- error, settled chan struct{}) {
+	// Never unlocked: the runtime ends the thread with the goroutine.
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// As long as this goroutine holds the first thread, no other gets it.
+		other := make(chan struct{})
+		go isolate(f, done, other)
+		<-other
+		runtime.UnlockOSThread()
+		close(settled)
+		return
+	}
+	close(settled)
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		done <- errors.New("cannot give a thread its own working directory: " + err.Error())
+		return
+	}
+	done <- f()
 }

@@ -349,6 +349,33 @@ func TestPrivateMounts(t *testing.T) {
 	}
 }
 
+// The first thread can't be thrown away, so it must never be taken.
+func TestIsolatedSparesTheFirstThread(t *testing.T) {
+	before, _, err := OwnMountNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			err := Isolated(func() error {
+				if unix.Gettid() == os.Getpid() {
+					t.Error("the first thread was taken")
+				}
+				return PrivateMounts()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil || st.Ino != before {
+		t.Errorf("the program is in namespace %d, was in %d, %v", st.Ino, before, err)
+	}
+}
+
 func TestLacking(t *testing.T) {
 	var u *fault.Unsupported
 	err := fmt.Errorf("cannot: %w", lacking(unix.ENOSYS, "something", "9.9"))

@@ -347,12 +347,16 @@ func parseMounts(r io.Reader, keep func(*MountPoint) bool) ([]MountPoint, error)
 	return list, err
 }
 
-// OwnMounts lists the mounts that this process sees.
+// OwnMounts lists the mounts that the calling thread sees.
 func OwnMounts(keep func(*MountPoint) bool) ([]MountPoint, error) {
-	p, err := OpenProcess(os.Getpid())
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot read the mounts: %w", err)
 	}
-	defer p.Close()
-	return p.Mounts(keep)
+	defer f.Close()
+	list, err := parseMounts(f, keep)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the mounts: %w", err)
+	}
+	return list, nil
 }

@@ -93,7 +93,7 @@ func Dir(t testing.TB) string {
 }
 
 func mountsBelow(t testing.TB, dir string) (list []string) {
-	f, err := os.Open("/proc/self/mountinfo")
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
