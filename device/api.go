@@ -33,6 +33,7 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"cve":     {Handle: asked(open, (*Device).CVE)},
 		"policy":  {Handle: plain(open, (*Device).Policy)},
 		"doctor":  {Handle: plain(open, (*Device).Doctor)},
+		"ps":      {Handle: plain(open, (*Device).Running)},
 	}
 }
 

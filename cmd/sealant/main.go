@@ -12,8 +12,8 @@ func main() { cli.Main(program()) }
 
 // commands are made one per file.
 var commands = []func() *cobra.Command{
-	newStatus, newCheck, newInstall, newRemove, newReapply, newRestart, newHistory, newVerify, newShow, newCVE,
-	newPolicy, newDoctor, newEnroll, newAgent, newConfirm, newEvidence,
+	newStatus, newCheck, newInstall, newRun, newRelaunch, newPs, newRemove, newReapply, newRestart, newHistory, newVerify, newShow, newCVE,
+	newPolicy, newDoctor, newEnroll, newAgent, newConfirm, newLaunchChild, newEvidence,
 }
 
 func program() *cobra.Command {

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -98,9 +100,6 @@ type Started struct {
 	ended chan Status
 }
 
-// Ended gives the status once the program has ended, while this process lives.
-func (s *Started) Ended() <-chan Status { return s.ended }
-
 // Start launches a program in the background, as root: in a session of its
 // own, without input and output. self is as in Server.
 func Start(st *store.Store, self []string, p Program) (*Started, error) {
@@ -119,4 +118,27 @@ func Start(st *store.Store, self []string, p Program) (*Started, error) {
 		s.ended <- c.wait()
 	}()
 	return s, nil
+}
+
+// settleTime is how long a program that was started in the background is
+// watched: one that fails at once is a failed launch.
+const settleTime = 300 * time.Millisecond
+
+// Settled watches a started program for a moment and says how it ended if it
+// failed in that time.
+func (s *Started) Settled(ctx context.Context) error {
+	select {
+	case status := <-s.ended:
+		if status == (Status{}) {
+			return nil
+		}
+		if status.Signal != 0 {
+			return fmt.Errorf("cannot launch: the program was ended at once by signal %d (%v)", status.Signal, syscall.Signal(status.Signal))
+		}
+		return fmt.Errorf("cannot launch: the program ended at once with exit code %d", status.Code)
+	case <-time.After(settleTime):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

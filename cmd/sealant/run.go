@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/cli"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
+)
+
+func newRun() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run APP [-- ARGS...] | run -- COMMAND [ARGS...]",
+		Short: "start a program on the newest installed content",
+		Long: `Run starts an app of apps.d, or any command, so that it sees the content that is
+staged (else the one that the device booted) at /usr/lib/cryptexes. Everything it
+starts sees the same, for as long as it lives; the rest of the system is not touched.
+Arguments after -- stand in the place of those that apps.d gives the app.
+
+The program runs as you, with your groups, environment, folder, terminal and limits,
+and with no more privilege. Root starts it at once; for others the agent does.
+The exit code is the program's (128 + N if signal N ended it).`,
+		Example: "  sealant run browser\n  sealant run reader -- /home/me/letter.txt\n  sealant run -- openssl version",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    run,
+	}
+}
+
+func run(cmd *cobra.Command, args []string) error {
+	app, args, err := appAndArgs(cmd, args)
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(rootOf(cmd))
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if !linux.Root() {
+		// Not cmd's context: signals are the program's.
+		_, status, err := launch.Through(context.Background(), st, launch.Request{App: app, Args: args, Env: os.Environ(), Dir: dir})
+		if err == nil {
+			os.Exit(status.ExitCode())
+		}
+		return err
+	}
+	p, err := resolve(st, app, args)
+	if err != nil {
+		return err
+	}
+	p.Env, p.Dir = os.Environ(), dir
+	return launch.Exec(st, p)
+}
+
+// appAndArgs tells "APP", "APP -- ARGS" and "-- COMMAND ARGS" apart, and finds
+// the command as a shell would.
+func appAndArgs(cmd *cobra.Command, args []string) (app string, rest []string, err error) {
+	switch dash := cmd.ArgsLenAtDash(); {
+	case dash == 0:
+		path, err := exec.LookPath(args[0])
+		if errors.Is(err, exec.ErrDot) {
+			err = nil
+		}
+		if err != nil {
+			return "", nil, fault.New(fault.Usage, "cannot find the command: %w", err)
+		}
+		if !strings.Contains(path, "/") {
+			path = "./" + path
+		}
+		return "", append([]string{path}, args[1:]...), nil
+	case dash == 1 || dash < 0 && len(args) == 1:
+		return args[0], args[1:], nil
+	}
+	return "", nil, fault.New(fault.Usage, "cannot tell app and arguments apart").
+		Hint("sealant run APP -- ARGS, or sealant run -- COMMAND ARGS")
+}
+
+// resolve finds what to execute. A mistake in the configuration is in the way
+// of an app that it describes, not of any other command.
+func resolve(st *store.Store, app string, args []string) (launch.Program, error) {
+	apps, err := appsOf(st)
+	if err != nil && app != "" {
+		return launch.Program{}, err
+	}
+	return launch.Resolve(apps, app, args)
+}
+
+func appsOf(st *store.Store) ([]policy.App, error) {
+	config, err := policy.Load(st.ConfigDir())
+	if err != nil {
+		return nil, err
+	}
+	return config.Apps, nil
+}
+
+// newLaunchChild is what the agent starts itself as, to become a program.
+func newLaunchChild() *cobra.Command {
+	return &cobra.Command{
+		Use: launch.ChildCommand, Hidden: true, Args: cobra.NoArgs,
+		Short: "become a launched program (for the agent)",
+		RunE: func(*cobra.Command, []string) error {
+			if err := launch.Child(); err != nil {
+				return cli.Exit(fault.KindOf(err)) // whoever started it was told
+			}
+			return nil
+		},
+	}
+}
