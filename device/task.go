@@ -125,6 +125,10 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 				return d.Store.Stage(id)
 			},
 			Undo: func(_ context.Context, _ *change.Change, a args) error { return d.restage(a["was"]) },
+			Happened: func(c *change.Change, a args) bool {
+				next := d.Store.SlotID(store.Next)
+				return next != "" && (next == a["set"] || a["set"] == "" && next == c.Vars["set"])
+			},
 		},
 		taskUnstage: {
 			Do:   func(context.Context, *change.Change, args) error { return d.Store.Point(store.Next, "") },
@@ -137,7 +141,13 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 			}
 			return d.Store.WriteNonces(n.Discard())
 		}),
-		taskRoll: do(func(_ context.Context, _ *change.Change, a args) error { return d.roll(a["step"]) }),
+		taskRoll: {
+			Do: func(_ context.Context, _ *change.Change, a args) error { return d.roll(a["step"]) },
+			Happened: func(_ *change.Change, a args) bool {
+				n, err := d.Store.Nonces()
+				return err == nil && fmt.Sprint(n.Step()) != a["step"]
+			},
+		},
 		taskPromote: do(func(_ context.Context, _ *change.Change, a args) error {
 			return d.Store.Promote(a["set"])
 		}),

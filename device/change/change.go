@@ -65,9 +65,15 @@ const (
 // Step is what one kind of task does. Do and Undo may be called again after
 // any part of them has happened. A nil Undo says that there is nothing to undo.
 // Both may read and set the change's Vars; Do's are kept with the task's state.
+//
+// Happened is for final tasks whose effect is one step that others see at
+// once, such as the switch of a slot that the next boot obeys: it says whether
+// that step was taken. If the machine died right after it, the change is
+// finished and not undone, since somebody may have acted on it.
 type Step struct {
-	Do   func(ctx context.Context, c *Change, args map[string]string) error
-	Undo func(ctx context.Context, c *Change, args map[string]string) error
+	Do       func(ctx context.Context, c *Change, args map[string]string) error
+	Undo     func(ctx context.Context, c *Change, args map[string]string) error
+	Happened func(c *Change, args map[string]string) bool
 }
 
 // Steps says what each kind of task does.
@@ -124,6 +130,12 @@ func Recover(ctx context.Context, s *store.Store, steps Steps) (*Change, Outcome
 	c, err := decode(data, steps)
 	if err != nil {
 		return nil, Nothing, err
+	}
+	for i := range c.Tasks {
+		t := &c.Tasks[i]
+		if happened := steps[t.Kind].Happened; t.Final && t.State == Doing && happened != nil && happened(c, t.Args) {
+			t.State = Done
+		}
 	}
 	if !c.Undoing && c.committed() {
 		if err := forward(ctx, s, steps, c); err != nil {

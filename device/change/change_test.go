@@ -67,6 +67,10 @@ func world(root string, pause func()) Steps {
 			Undo: func(context.Context, *Change, map[string]string) error {
 				return os.WriteFile(filepath.Join(root, "state"), []byte("old"), 0o644)
 			},
+			Happened: func(*Change, map[string]string) bool {
+				state, _ := os.ReadFile(filepath.Join(root, "state"))
+				return string(state) == "new"
+			},
 		},
 		"tidy": {Do: func(context.Context, *Change, map[string]string) error {
 			pause()
@@ -123,6 +127,25 @@ func look(s *store.Store, root string) string {
 }
 
 func nothing() {}
+
+// TestFinalStepIsNotTakenBack: once the final step was visible to others, a
+// crash before it was written down is answered by finishing.
+func TestFinalStepIsNotTakenBack(t *testing.T) {
+	s, root := newRoot(t)
+	n := 0
+	steps := world(root, func() {
+		if n++; n == 8 { // after the final step, before it is marked
+			panic("power cut")
+		}
+	})
+	func() {
+		defer func() { _ = recover() }()
+		Run(t.Context(), s, steps, plan(false))
+	}()
+	if _, outcome, err := Recover(t.Context(), s, world(root, nothing)); outcome != Finished || err != nil || look(s, root) != "new" {
+		t.Errorf("%v %v: %s", outcome, err, look(s, root))
+	}
+}
 
 func TestRunAndFail(t *testing.T) {
 	s, root := newRoot(t)

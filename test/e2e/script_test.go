@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,11 +20,7 @@ import (
 //	restart             the device restarts
 //	offline, online     the device's network
 func TestScripts(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "../../cmd/sealant")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	bin := command(t)
 	type key struct{}
 	at := func(ts *testscript.TestScript) *machine { return ts.Value(key{}).(*machine) }
 	number := func(ts *testscript.TestScript, s string) int {
@@ -43,7 +40,7 @@ func TestScripts(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(wrapper), 0o755); err != nil {
 				return err
 			}
-			script := fmt.Sprintf("#!/bin/sh\nexec %s/sealant --root %s \"$@\"\n", bin, m.root)
+			script := fmt.Sprintf("#!/bin/sh\nexec %s --root %s \"$@\"\n", bin, m.root)
 			if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 				return err
 			}
@@ -65,3 +62,30 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// command builds the real command, once.
+var command = func() func(testing.TB) string {
+	build := sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "sealant-e2e-")
+		if err != nil {
+			return "", err
+		}
+		out, err := exec.Command("go", "build", "-o", dir, "../../cmd/sealant").CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+		built = dir
+		return filepath.Join(dir, "sealant"), nil
+	})
+	return func(t testing.TB) string {
+		t.Helper()
+		path, err := build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+}()
+
+// built is the folder of the built command, to be removed at the end.
+var built string

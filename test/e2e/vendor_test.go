@@ -277,13 +277,20 @@ func (m *machine) open() *device.Device {
 // boot restarts the device: sealant-boot, then the agent's confirmation.
 func (m *machine) boot() activate.Record {
 	m.t.Helper()
+	r := m.bootOnly()
+	if _, err := m.open().Confirm(context.Background(), nil); err != nil {
+		m.t.Fatalf("confirm: %v", err)
+	}
+	return r
+}
+
+// bootOnly is a boot after which the system has not come up yet.
+func (m *machine) bootOnly() activate.Record {
+	m.t.Helper()
 	m.down()
 	r, err := activate.Boot(context.Background(), m.root)
 	if err != nil {
 		m.t.Logf("boot: %v", err)
-	}
-	if _, err := m.open().Confirm(context.Background(), nil); err != nil {
-		m.t.Fatalf("confirm: %v", err)
 	}
 	return r
 }

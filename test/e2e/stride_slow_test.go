@@ -1,0 +1,6 @@
+//go:build slow
+
+package e2e
+
+// stride is how many steps TestKill passes over between two kills: none.
+const stride = 1
