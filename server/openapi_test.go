@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 
 	"github.com/sealant-os/sealant/server/servertest"
+	"github.com/sealant-os/sealant/server/signing"
 )
 
 var update = flag.Bool("update", false, "write spec/openapi.json")
@@ -36,5 +38,18 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if !bytes.Equal(kept, pretty.Bytes()) {
 		t.Errorf("%s is not what the server says; go test ./server -run OpenAPI -update writes it", file)
+	}
+}
+
+// TestSpecNamesEveryCode holds the table of codes in spec/api.md to the code.
+func TestSpecNamesEveryCode(t *testing.T) {
+	page, err := os.ReadFile("../spec/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range signing.Codes() {
+		if !bytes.Contains(page, fmt.Appendf(nil, "| `%s` | ", code)) {
+			t.Errorf("spec/api.md lacks the code %s", code)
+		}
 	}
 }

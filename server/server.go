@@ -6,6 +6,7 @@
 //	POST /v1/tickets          a ticket for one device and one set
 //	POST /v1/reports          counts that a person agreed to share
 //	GET  /tuf/…               the catalog's files, for devices and mirrors
+//	GET  /log/…               the public log of every set that was authorised
 //	GET  /security/…          the public pages about security releases
 //	GET  /openapi.json        this list in the form of OpenAPI 3.1
 //	GET  /healthz  /metrics   for whoever runs the server
@@ -39,6 +40,7 @@ import (
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/catalog"
 	"github.com/sealant-os/sealant/server/report"
+	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
@@ -65,7 +67,8 @@ type Config struct {
 	Source    *catalog.Source
 	Files     *catalog.Files
 	Leaf      *signing.LeafFile
-	Security  string // folder of the public pages; "" for none
+	SetLog    *setlog.Log // the public log of sets; nil for none
+	Security  string      // folder of the public pages; "" for none
 	Log       *slog.Logger
 	Now       func() time.Time // time.Now where nil
 	MaxAtOnce int              // requests that are worked on at the same time; 1024
@@ -100,7 +103,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		db: c.DB, source: c.Source, leaf: c.Leaf, log: c.Log, now: c.Now,
-		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Now: c.Now},
+		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Log: c.SetLog, Now: c.Now},
 		replays:    newSeen(2 * identity.Skew),
 		perDevice:  newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),
 		reports:    &report.Desk{DB: c.DB, Source: c.Source, Now: c.Now},
@@ -111,6 +114,9 @@ func New(c Config) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.api = s.describe(s.mux)
 	s.mux.Handle("GET /tuf/", http.StripPrefix("/tuf", c.Files))
+	if c.SetLog != nil {
+		s.mux.Handle("GET /log/", http.StripPrefix("/log", c.SetLog))
+	}
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/security/", http.StatusFound)

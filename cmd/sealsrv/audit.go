@@ -2,29 +2,38 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/server/catalog"
 	"github.com/sealant-os/sealant/server/rollout"
+	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/store"
+	"github.com/sealant-os/sealant/trust/signer"
 )
 
 func newAudit() *cobra.Command {
 	return &cobra.Command{
 		Use: "audit", Short: "prove what was signed, and show what operators did", Args: cobra.NoArgs,
 		Long: `Audit compares every set that a ticket was ever issued for with the verified
-catalog: was exactly this content published under this name? And it checks the
-hash chain of the operators' log. It fails if either does not hold.`,
+catalog: was exactly this content published under this name? It computes the tree of
+the public log from its records and compares it with the signed head, and checks the
+hash chain of the operators' log. It fails if any of these does not hold.`,
 		Example: "  sealsrv audit\n  sealsrv audit --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return atDesk(cmd, needNone, func(ctx context.Context, d *rollout.Desk) error { return audit(ctx, cli.For(cmd), d) })
+			c, err := configOf(cmd)
+			if err != nil {
+				return err
+			}
+			return atDesk(cmd, needNone, func(ctx context.Context, d *rollout.Desk) error { return audit(ctx, cli.For(cmd), c, d) })
 		},
 	}
 }
@@ -52,7 +61,36 @@ type eventJSON struct {
 	Hash   string    `json:"hash"`
 }
 
-func audit(ctx context.Context, screen *cli.Screen, d *rollout.Desk) error {
+// auditLog proves the public log of sets, and returns what it holds; nil if
+// this server keeps none.
+func auditLog(ctx context.Context, c *config, db *store.DB) ([]store.LogRecord, error) {
+	if c.Log.Key == "" {
+		return nil, nil
+	}
+	text, err := readSmall(c.Log.Key)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the log's key: %w", err)
+	}
+	k, err := signer.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Log.Key, err)
+	}
+	public, ok := k.Public.(ed25519.PublicKey)
+	if !ok {
+		return nil, fault.New(fault.Usage, "the log's key %s is not Ed25519", c.Log.Key)
+	}
+	vkey, err := note.NewEd25519VerifierKey(c.Log.Name, public)
+	if err != nil {
+		return nil, err
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, err
+	}
+	return setlog.Audit(ctx, db, v)
+}
+
+func audit(ctx context.Context, screen *cli.Screen, c *config, d *rollout.Desk) error {
 	view, err := d.Source.View(ctx)
 	if err != nil {
 		return err
@@ -62,6 +100,14 @@ func audit(ctx context.Context, screen *cli.Screen, d *rollout.Desk) error {
 		return err
 	}
 	events, broken := d.DB.Events(ctx)
+	records, err := auditLog(ctx, c, d.DB)
+	if err != nil {
+		return err
+	}
+	logged := map[[48]byte]bool{}
+	for _, r := range records {
+		logged[r.Content] = true
+	}
 	sets := []setJSON{}
 	bad := 0
 	for _, a := range signed {
@@ -69,12 +115,25 @@ func audit(ctx context.Context, screen *cli.Screen, d *rollout.Desk) error {
 			Product: a.Product, Release: a.Release, Baseline: hex.EncodeToString(a.Baseline[:]), Content: hex.EncodeToString(a.Content[:]),
 			Tickets: a.Tickets, Devices: a.Devices, First: a.First.Truncate(time.Second), Last: a.Last.Truncate(time.Second), Finding: judge(view, a),
 		}
+		if s.Finding == "" && c.Log.Key != "" && !logged[a.Content] {
+			s.Finding = "not in the public log"
+		}
+		delete(logged, a.Content)
 		if s.Finding != "" {
 			bad++
 		}
 		sets = append(sets, s)
 	}
-	if err := showAudit(screen, sets, events, broken, view.Version); err != nil {
+	// A set that is in the log without a ticket was about to be signed: it must
+	// have been published all the same.
+	view.Sets(func(s *catalog.Set) { delete(logged, s.Content) })
+	for _, r := range records {
+		if logged[r.Content] {
+			bad++
+			sets = append(sets, setJSON{Release: "(log)", Content: hex.EncodeToString(r.Content[:]), First: r.At, Last: r.At, Finding: "in the public log, not in the catalog"})
+		}
+	}
+	if err := showAudit(screen, sets, events, broken, view.Version, len(records)); err != nil {
 		return err
 	}
 	switch {
@@ -92,7 +151,7 @@ func judge(view *catalog.View, a store.Authorised) string {
 	set, ok := view.Set(a.Product, a.Baseline, a.Release)
 	switch {
 	case !ok:
-		return "not in the catalog"
+		return "not in the catalog (withdrawn, or never published)"
 	case set.Content != a.Content:
 		return "other content than the catalog's"
 	}
@@ -102,13 +161,13 @@ func judge(view *catalog.View, a store.Authorised) string {
 	return ""
 }
 
-func showAudit(screen *cli.Screen, sets []setJSON, events []store.Event, broken error, version int64) error {
+func showAudit(screen *cli.Screen, sets []setJSON, events []store.Event, broken error, version int64, records int) error {
 	if screen.JSON {
 		list := []eventJSON{}
 		for _, e := range events {
 			list = append(list, eventJSON{e.Seq, e.At.Truncate(time.Second), e.Actor, e.Action, e.Target, e.Detail, hex.EncodeToString(e.Hash[:])})
 		}
-		return screen.Document("sealant.audit/1", map[string]any{"catalog": version, "sets": sets, "events": list, "log_whole": broken == nil})
+		return screen.Document("sealant.audit/1", map[string]any{"catalog": version, "sets": sets, "log_records": records, "events": list, "log_whole": broken == nil})
 	}
 	w := tabwriter.NewWriter(screen.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SET\tCONTENT\tTICKETS\tDEVICES\tLAST\tCATALOG")
@@ -121,6 +180,9 @@ func showAudit(screen *cli.Screen, sets []setJSON, events []store.Event, broken 
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	if records > 0 {
+		screen.Printf("%s public log: %d sets, its head is signed and holds exactly these\n", screen.Good(), records)
 	}
 	screen.Printf("\n")
 	w = tabwriter.NewWriter(screen.Out, 0, 0, 2, ' ', 0)

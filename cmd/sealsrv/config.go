@@ -45,6 +45,12 @@ type config struct {
 		Advice []string `toml:"advice"`
 	} `toml:"keys"`
 
+	// The public log of sets; without a key there is none.
+	Log struct {
+		Name string `toml:"name"`
+		Key  string `toml:"key"`
+	} `toml:"log"`
+
 	Limits struct {
 		AtOnce         int `toml:"at_once"`
 		TicketsPerHour int `toml:"tickets_per_hour"`
@@ -66,6 +72,7 @@ func devConfig(dir string) *config {
 	for _, role := range []string{"rollout", "snapshot", "timestamp"} {
 		c.Keys.Online = append(c.Keys.Online, in("keys", "online", role+".key"))
 	}
+	c.Log.Name, c.Log.Key = "dev", in(devServer, "log.key")
 	c.Keys.Recall, c.Keys.Advice = []string{in("keys", "recall.key")}, []string{in("keys", "advice.key")}
 	return c
 }
@@ -138,7 +145,7 @@ func where(err error) string {
 }
 
 func (c *config) resolve(dir string) {
-	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf}
+	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Log.Key}
 	for _, list := range []*[]string{&c.Keys.Online, &c.Keys.Recall, &c.Keys.Advice} {
 		for i := range *list {
 			paths = append(paths, &(*list)[i])
@@ -167,6 +174,9 @@ func (c *config) check() error {
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return errors.New("tls.cert and tls.key belong together")
+	}
+	if (c.Log.Name == "") != (c.Log.Key == "") {
+		return errors.New("log.name and log.key belong together")
 	}
 	for key, n := range map[string]int{"at_once": c.Limits.AtOnce, "tickets_per_hour": c.Limits.TicketsPerHour, "burst": c.Limits.Burst} {
 		if n < 0 || n > 1_000_000 {

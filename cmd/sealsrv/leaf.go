@@ -176,17 +176,23 @@ func issueLeaf(path string, root *x509.Certificate, rootKey crypto.Signer, limit
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".leaf-*") // mode 0600
-	if err != nil {
+	if err := writeSecret(path, text); err != nil {
 		return fmt.Errorf("cannot write the leaf: %w", err)
+	}
+	return nil
+}
+
+// writeSecret makes a file durable that only its owner can read, whole and in
+// place of an older one.
+func writeSecret(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("cannot write the leaf: %w", err)
+		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("cannot write the leaf: %w", err)
-	}
-	return nil
+	return os.Rename(f.Name(), path)
 }

@@ -19,7 +19,10 @@ import (
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/server/catalog"
+	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/signing"
+	"github.com/sealant-os/sealant/server/store"
+	trustlog "github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -82,14 +85,34 @@ func run(cmd *cobra.Command, c *config, ready func(url string) error) error {
 		return err
 	}
 	defer files.Close()
+	setLog, err := openLog(cmd, c, db)
+	if err != nil {
+		return err
+	}
 	handler, err := server.New(server.Config{
-		DB: db, Source: source, Files: files, Leaf: leaf, Security: c.Security, Log: log,
+		DB: db, Source: source, Files: files, Leaf: leaf, SetLog: setLog, Security: c.Security, Log: log,
 		MaxAtOnce: c.Limits.AtOnce, PerHour: c.Limits.TicketsPerHour, Burst: c.Limits.Burst,
 	})
 	if err != nil {
 		return err
 	}
 	return listen(ctx, c, handler, log, ready)
+}
+
+// openLog opens the public log of sets; nil if there is none.
+func openLog(cmd *cobra.Command, c *config, db *store.DB) (*setlog.Log, error) {
+	if c.Log.Key == "" {
+		return nil, nil
+	}
+	key, err := openKey(cmd, c.Log.Key)
+	if err != nil {
+		return nil, err
+	}
+	s, err := trustlog.NewSigner(c.Log.Name, key)
+	if err != nil {
+		return nil, err
+	}
+	return &setlog.Log{DB: db, Signer: s, Now: time.Now}, nil
 }
 
 func openTicketRoot(c *config) (*x509.Certificate, error) {

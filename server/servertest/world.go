@@ -23,8 +23,10 @@ import (
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/server/catalog"
+	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
+	trustlog "github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -41,6 +43,7 @@ type World struct {
 	RecallK crypto.Signer
 	AdviceK crypto.Signer
 	Online  crypto.Signer // rollout, snapshot and timestamp
+	LogKey  crypto.Signer // of the public log of sets
 
 	RootKey crypto.Signer // of tickets
 	Root    *x509.Certificate
@@ -56,7 +59,7 @@ type World struct {
 func New(tb testing.TB) *World {
 	tb.Helper()
 	w := &World{tb: tb, Dir: tb.TempDir(), now: time.Now().UTC().Truncate(time.Second)}
-	for _, k := range []*crypto.Signer{&w.Vendor, &w.RecallK, &w.AdviceK, &w.Online} {
+	for _, k := range []*crypto.Signer{&w.Vendor, &w.RecallK, &w.AdviceK, &w.Online, &w.LogKey} {
 		*k = w.key(signer.Ed25519)
 	}
 	one := func(k crypto.Signer) signed.Role {
@@ -239,6 +242,7 @@ type Node struct {
 	World  *World
 	DB     *store.DB
 	Source *catalog.Source
+	SetLog *setlog.Log
 	Server *server.Server
 	HTTP   *httptest.Server
 	Log    *bytes.Buffer // only to be read when the server rests
@@ -265,6 +269,10 @@ func (w *World) Start(database string, change ...func(*server.Config)) *Node {
 		DB: db, Source: source, Files: files, Leaf: leaf, Now: w.Now,
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(n.Log), nil)),
 	}
+	logger, err := trustlog.NewSigner(Product, w.LogKey)
+	w.must(err)
+	n.SetLog = &setlog.Log{DB: db, Signer: logger, Now: w.Now}
+	c.SetLog = n.SetLog
 	for _, f := range change {
 		f(&c)
 	}

@@ -30,6 +30,7 @@ import (
 
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/catalog"
+	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
 	"github.com/sealant-os/sealant/trust/ticket"
@@ -61,6 +62,7 @@ type Authority struct {
 	DB      *store.DB
 	Catalog *catalog.Source
 	Leaf    *LeafFile
+	Log     *setlog.Log // the public log of sets; nil for none
 	Now     func() time.Time
 }
 
@@ -174,6 +176,13 @@ func (a *Authority) ring(ctx context.Context, view *catalog.View, d store.Device
 }
 
 func (a *Authority) sign(ctx context.Context, set *catalog.Set, d store.Device, r Request, landed time.Time) (Answer, error) {
+	// What was signed for anybody must be there for everybody to see, before it
+	// can be seen by one.
+	if a.Log != nil {
+		if err := a.Log.Include(ctx, set); err != nil {
+			return Answer{}, busy(retryDatabase, err)
+		}
+	}
 	now := a.Now()
 	leaf, err := a.Leaf.Leaf(now)
 	if err != nil {

@@ -103,27 +103,21 @@ func (e Event) chain(before [32]byte) [32]byte {
 
 // Note adds an event at the end of the chain; Seq and Hash are set by it.
 func (db *DB) Note(ctx context.Context, e Event) error {
-	// Two servers that append at once collide on seq; the loser tries again.
-	for attempt := 0; ; attempt++ {
-		err := db.change(ctx, func(tx *sql.Tx) error {
-			var before [32]byte
-			var hash []byte
-			e.Seq = 0
-			err := tx.QueryRowContext(ctx, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").Scan(&e.Seq, &hash)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
-			}
-			copy(before[:], hash)
-			e.Seq++
-			e.Hash = e.chain(before)
-			_, err = tx.ExecContext(ctx, `INSERT INTO events (seq, at, actor, action, target, detail, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-				e.Seq, micros(e.At), e.Actor, e.Action, e.Target, e.Detail, e.Hash[:])
-			return err
-		})
-		if err == nil || attempt == 5 || ctx.Err() != nil {
+	return db.race(ctx, func(tx *sql.Tx) error {
+		var before [32]byte
+		var hash []byte
+		e.Seq = 0
+		err := tx.QueryRowContext(ctx, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").Scan(&e.Seq, &hash)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-	}
+		copy(before[:], hash)
+		e.Seq++
+		e.Hash = e.chain(before)
+		_, err = tx.ExecContext(ctx, `INSERT INTO events (seq, at, actor, action, target, detail, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			e.Seq, micros(e.At), e.Actor, e.Action, e.Target, e.Detail, e.Hash[:])
+		return err
+	})
 }
 
 // Events reads the whole chain, oldest first, and checks it. It returns the

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -126,15 +128,19 @@ func (r *recorder) drain(batch []job) []job {
 }
 
 func (r *recorder) write(batch []job) {
+	// In the order of devices, so that two servers that write about the same
+	// ones wait for each other and never in a circle.
+	slices.SortStableFunc(batch, func(a, b job) int { return bytes.Compare(a.ticket.Device[:], b.ticket.Device[:]) })
 	answers := make([]answer, len(batch))
 	// Not the requests' contexts: one caller who leaves must not undo the rest.
 	ctx := context.Background()
-	err := r.db.change(ctx, func(tx *sql.Tx) error {
+	err := r.db.race(ctx, func(tx *sql.Tx) error {
 		stopped, err := r.stopped(ctx, tx)
 		if err != nil {
 			return err
 		}
 		for i := range batch {
+			answers[i] = answer{}
 			a := &answers[i]
 			if stopped[batch[i].ticket.Release] {
 				a.err = ErrStopped

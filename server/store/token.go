@@ -111,7 +111,7 @@ func (db *DB) RevokeToken(ctx context.Context, id string, now time.Time) error {
 // answer can be asked for again. A blocked device stays out (ErrBlocked).
 func (db *DB) Enrol(ctx context.Context, secret string, d Device, now time.Time) (Device, error) {
 	hash := sha256.Sum256([]byte(secret))
-	err := db.change(ctx, func(tx *sql.Tx) error {
+	err := db.race(ctx, func(tx *sql.Tx) error {
 		t, err := scanToken(tx.QueryRowContext(ctx, "SELECT "+tokenColumns+" FROM tokens WHERE hash = $1"+db.forUpdate(), hash[:]))
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrTokenUnknown

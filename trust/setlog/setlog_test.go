@@ -231,9 +231,11 @@ func TestLies(t *testing.T) {
 		"a negative number": func(path string, b []byte) []byte {
 			return append([]byte("-"), b...)
 		},
-		"another text": func(path string, b []byte) []byte { return bytes.Replace(b, []byte("release 7"), []byte("release 8"), 1) },
-		"nothing":      func(string, []byte) []byte { return nil },
-		"garbage":      func(string, []byte) []byte { return bytes.Repeat([]byte{0xff}, 500) },
+		"another text": func(path string, b []byte) []byte {
+			return bytes.Replace(b, []byte("release 7"), []byte("release 8"), 1)
+		},
+		"nothing": func(string, []byte) []byte { return nil },
+		"garbage": func(string, []byte) []byte { return bytes.Repeat([]byte{0xff}, 500) },
 	} {
 		s.lie = func(path string, b []byte) []byte {
 			if strings.HasPrefix(path, "lookup/") {
