@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -325,8 +326,13 @@ func TestFinishRefuses(t *testing.T) {
 
 func TestBuildRefusesByName(t *testing.T) {
 	dir := namespace.Dir(t)
-	shell(t, dir, `mkdir a; mkfifo a/pipe; mknod a/null c 1 3; mknod a/disk b 7 0; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("a/sock")' || perl -MIO::Socket -e 'IO::Socket::UNIX->new(Local=>"a/sock",Listen=>1)'`)
-	_, err := image.Build(context.Background(), &memory{}, dir, image.Options{Name: "web", Subtype: image.OS})
+	shell(t, dir, `mkdir a; mkfifo a/pipe; mknod a/null c 1 3; mknod a/disk b 7 0`)
+	sock, err := net.Listen("unix", dir+"/a/sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	_, err = image.Build(context.Background(), &memory{}, dir, image.Options{Name: "web", Subtype: image.OS})
 	for _, want := range []string{"named pipe /a/pipe", "device /a/null", "device /a/disk", "socket /a/sock", "cannot keep"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
