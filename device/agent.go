@@ -19,7 +19,8 @@ import (
 // Agent runs until ctx ends: it confirms the boot, then serves the local API
 // and asks for news now and then, installing what policy lets it.
 func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
-	open := func() (*Device, error) { return Open(rootDir) }
+	observer := newObserver(func() (*Device, error) { return Open(rootDir) }, log)
+	open := observer.opener()
 	d, err := open()
 	if err != nil {
 		return err
@@ -55,6 +56,7 @@ func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
 		func(ctx context.Context) error { return localapi.Serve(ctx, calls, Journeys(open)) },
 		func(ctx context.Context) error { return server.Serve(ctx, launches) },
 		func(ctx context.Context) error { return poll(ctx, open, log) },
+		observer.run,
 	})
 }
 

@@ -34,6 +34,9 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"policy":  {Handle: plain(open, (*Device).Policy)},
 		"doctor":  {Handle: plain(open, (*Device).Doctor)},
 		"ps":      {Handle: plain(open, (*Device).Running)},
+
+		"evidence": {Handle: plain(open, (*Device).Evidence)},
+		"answer":   {Allow: mayRemove(open), Handle: by(open, (*Device).Answer)},
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -43,6 +44,12 @@ type Device struct {
 	Client *http.Client     // for everything that goes to the server
 	Now    func() time.Time // the machine's clock
 	Rand   io.Reader
+
+	// What the agent counts, and how it learns of crashes; nil and "" in a
+	// process that isn't the agent, or where it can't count.
+	Agent    bool
+	Recorder *evidence.Recorder
+	Counting string
 }
 
 // Open opens the device whose file system starts at root ("" means /). It

@@ -39,6 +39,7 @@ func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
 	d.examineFeed(&g)
 	d.examineSpace(&g)
 	d.examineBoot(&g)
+	d.examineCounting(&g)
 	return g, nil
 }
 
@@ -157,5 +158,16 @@ func (d *Device) examineBoot(g *Diagnosis) {
 		g.add("B1", "warn", "sealant history, sealant verify", "booted %s (%s), after passing over: %s", bootName(r), r.Slot, r.Refused[0].Text)
 	default:
 		g.add("B1", "ok", "", "booted %s (%s)", bootName(r), r.Slot)
+	}
+}
+
+func (d *Device) examineCounting(g *Diagnosis) {
+	switch {
+	case d.Counting != "":
+		g.add("E1", "ok", "", "crashes are counted by %s", d.Counting)
+	case d.Agent:
+		g.add("E1", "warn", "the agent's log says why", "crashes are not counted: this device can't see by itself that an improvement harms")
+	default:
+		g.add("E1", "warn", "systemctl start sealant-agent", "crashes are not counted while the agent does not run")
 	}
 }

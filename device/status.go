@@ -39,6 +39,7 @@ type Status struct {
 	Enforcement string `json:"enforcement"`
 	Enforced    string `json:"enforced_text"`
 	Recall      string `json:"recall"`
+	Advice      string `json:"advice"` // the app that the person is asked about, "none", or "" where only root may know
 	Held        []Hold `json:"held"`
 }
 
@@ -104,6 +105,7 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 	}
 	s.Device, s.DeviceID = identity.ID(e.Device).String(), e.Device.String()
 	d.statusOfFeed(ctx, st, &s)
+	s.Advice = d.statusOfAdvice()
 	if s.Held, err = d.Holds(); err != nil {
 		return s, err
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"text/tabwriter"
+
 	"github.com/spf13/cobra"
 
+	"github.com/sealant-os/sealant/device"
+	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/internal/cli"
-	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -12,108 +15,125 @@ func newEvidence() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "evidence",
 		Short: "whether an improvement makes apps crash, as this device sees it",
+		Long: `Evidence shows, for each app that the vendor lists and each that was counted, how
+often it crashed with an improvement and without, and what follows from that. The
+counts never leave this device. A burst of crashes counts as one: for 4 hours after a
+counted crash neither crashes nor use count.
+
+Only a listed app that crashes clearly more often than before makes this device ask
+whether to remove the improvements. It never removes anything by itself; keep and
+remove answer the question. explain computes the test for any numbers.`,
+		Example: "  sealant evidence\n  sealant evidence keep\n  sudo sealant evidence remove",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := ask[device.Evidence](cmd, "evidence", none{})
+			if err != nil {
+				return err
+			}
+			s := cli.For(cmd)
+			if s.JSON {
+				return s.Document("sealant.evidence/1", e)
+			}
+			return printEvidence(s, e)
+		},
 	}
-	cmd.AddCommand(newExplain())
+	cmd.AddCommand(newExplain(), newKeep(), newEvidenceRemove())
 	return cmd
 }
 
-// explained is the document of `sealant evidence explain`.
-type explained struct {
-	X0      int64            `json:"x0"`
-	T0      float64          `json:"t0_hours"`
-	X1      int64            `json:"x1"`
-	T1      float64          `json:"t1_hours"`
-	E       float64          `json:"e"`
-	LogE    float64          `json:"log_e"`
-	Needed  float64          `json:"needed"`
-	Verdict eprocess.Verdict `json:"verdict"`
-	Text    string           `json:"text"`
+func printEvidence(s *cli.Screen, e device.Evidence) error {
+	if e.Name != "" {
+		printf(s, "%s %s\n", e.Name, e.Release)
+	}
+	if e.Damage != nil {
+		printf(s, "%s %s crashed on damaged content. Repair it: sealant install. The improvement is not to blame.\n", s.Bad(), e.Damage.App)
+	}
+	if len(e.Apps) == 0 {
+		printf(s, "No app has run with an improvement yet.\n")
+	} else {
+		w := tabwriter.NewWriter(s.Out, 0, 8, 2, ' ', 0)
+		row := func(format string, args ...any) { _, _ = w.Write([]byte(plain(s, sprintf(format, args...)))) }
+		row("APP\tIMPROVEMENT\tBEFORE\tSINCE\tE\tVERDICT\n")
+		for _, a := range e.Apps {
+			value := s.Dash()
+			if a.E != nil {
+				value = sprintf("%.3g of %g", *a.E, a.Needed)
+			}
+			verdict := a.Text
+			if !a.Listed {
+				verdict = "not listed by the vendor: nothing is asked"
+			}
+			row("%s\t%s\t%s\t%s\t%s\t%s\n", a.App, a.Label, rate(a.X0, a.T0), rate(a.X1, a.T1), value, verdict)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if e.Pending != nil {
+		printf(s, "\n%s %s\n  sealant evidence keep     keep the improvements\n  sealant evidence remove   remove them all; a restart completes it\n", s.Warn(), e.Pending.Text)
+	}
+	if e.Counting == "" {
+		s.Notef("%s Crashes are not being counted now (sealant doctor).\n", s.Warn())
+	}
+	return nil
 }
 
-func newExplain() *cobra.Command {
-	var c eprocess.Counts
-	var listed, minimum int
-	cmd := &cobra.Command{
-		Use:   "explain --x0 N --t0 HOURS --x1 N --t1 HOURS",
-		Short: "what this device would conclude from any numbers",
-		Long: `Explain computes the test that a device applies to its own counts: x0 crashes in t0
-hours of use without an improvement, x1 crashes in t1 hours with it. It needs no
-root, no agent and no device, so that anybody can check the judgement.
+// rate writes crashes and hours of use.
+func rate(crashes int64, hours float64) string {
+	word := "crashes"
+	if crashes == 1 {
+		word = "crash"
+	}
+	return sprintf("%d %s in %.1f h", crashes, word, hours)
+}
 
-E is the evidence that the app crashes more often with the improvement. A device
-recommends removal at E of 20 or more (20 for each app that the vendor lists), from
-at least 5 hours without and 2 crashes with the improvement. While an improvement
-is harmless, E ever reaches 20 on at most one device in twenty, however often one
-looks.
-
-The verdict is recommend-removal, not-significant or not-enough-data; the exit code
-is 0 for each of them. log_e is the natural logarithm of E; e stops at the largest
-number that a program can be expected to read, about 1.8e308.`,
-		Example: "  sealant evidence explain --x0 0 --t0 60 --x1 2 --t1 5\n  sealant evidence explain --x0 5 --t0 60 --x1 6 --t1 5 --json",
+func newKeep() *cobra.Command {
+	return &cobra.Command{
+		Use:     "keep",
+		Short:   "answer the question: keep the improvements",
+		Long:    "Keep answers the question that this device asks, and changes nothing else. It is not\nasked again for a week.",
+		Example: "  sealant evidence keep",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if listed < 1 || listed > 1000 || minimum < 0 || minimum > 1_000_000 {
-				return fault.New(fault.Usage, "cannot judge: --listed is 1 to 1000, --min-evidence 0 to 1000000")
-			}
-			verdict, e, err := c.Judge(listed, float64(minimum))
+			q, err := ask[device.Question](cmd, "answer", device.AnswerOptions{Answer: evidence.Keep})
 			if err != nil {
-				return fault.New(fault.Usage, "cannot judge: %w", err)
+				return err
 			}
-			x := explained{
-				X0: c.X0, T0: c.T0, X1: c.X1, T1: c.T1, E: e.Value(), LogE: e.Log(),
-				Needed: eprocess.Needed(listed, float64(minimum)), Verdict: verdict,
-			}
-			x.Text = explanation(x)
 			s := cli.For(cmd)
 			if s.JSON {
-				return s.Document("sealant.evidence-explain/1", x)
+				return s.Document("sealant.answer/1", q)
 			}
-			printf(s, "without  %d crashes in %s hours\nwith     %d crashes in %s hours\n", x.X0, hours(x.T0), x.X1, hours(x.T1))
-			printf(s, "E        %s (ln E %.4f), needed %s\nverdict  %s: %s\n", evidenceValue(e), x.LogE, hours(x.Needed), x.Verdict, x.Text)
+			printf(s, "%s %s stays. You are not asked again for 7 days.\n", s.Good(), q.Release)
 			return nil
 		},
 	}
-	f := cmd.Flags()
-	f.Int64Var(&c.X0, "x0", 0, "crashes without the improvement")
-	f.Float64Var(&c.T0, "t0", 0, "hours of use without it")
-	f.Int64Var(&c.X1, "x1", 0, "crashes with it")
-	f.Float64Var(&c.T1, "t1", 0, "hours of use with it")
-	f.IntVar(&listed, "listed", 1, "how many apps on the device the vendor lists")
-	f.IntVar(&minimum, "min-evidence", eprocess.Threshold, "the evidence that the list's entry asks for")
-	for _, name := range []string{"x0", "t0", "x1", "t1"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
+}
+
+func newEvidenceRemove() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "remove",
+		Short: "answer the question: remove all improvements",
+		Long: `Remove answers the question that this device asks with the normal removal of all
+improvements (sealant remove); a restart completes it. sealant reapply puts them back.`,
+		Example: "  sudo sealant evidence remove",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s := cli.For(cmd)
+			e, err := ask[device.Evidence](cmd, "evidence", none{})
+			if err != nil {
+				return err
+			}
+			if e.Pending == nil {
+				return fault.New(fault.Failed, "cannot take the answer: nothing was asked").Hint("sealant remove removes improvements unasked")
+			}
+			s.Notef("%s\n", plain(s, e.Pending.Text))
+			return remove(cmd, device.RemoveOptions{}, yes, func() error {
+				_, err := ask[device.Question](cmd, "answer", device.AnswerOptions{Answer: evidence.Remove})
+				return err
+			})
+		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "skip the question (never a check)")
 	return cmd
 }
-
-// explanation says a verdict in words, with the reason.
-func explanation(x explained) string {
-	switch {
-	case x.Verdict == eprocess.RecommendRemoval:
-		return "the app crashes clearly more often with the improvement"
-	case x.Verdict == eprocess.NotSignificant:
-		return "no clear sign that the improvement makes the app crash"
-	case x.T0 < eprocess.MinHours && x.X1 < eprocess.MinCrashes:
-		return sprintf("too little to judge: less than %d hours without the improvement, and less than %d crashes with it", eprocess.MinHours, eprocess.MinCrashes)
-	case x.T0 < eprocess.MinHours:
-		return sprintf("too little to judge: less than %d hours without the improvement", eprocess.MinHours)
-	}
-	return sprintf("too little to judge: less than %d crashes with the improvement", eprocess.MinCrashes)
-}
-
-// evidenceValue writes an E for people.
-func evidenceValue(e eprocess.E) string {
-	switch v := e.Value(); {
-	case e.Log() > 300:
-		return sprintf("more than 1e130")
-	case v >= 1e6 || v < 1e-3:
-		return sprintf("%.3g", v)
-	default:
-		return sprintf("%.6f", v)
-	}
-}
-
-// hours writes a number without a tail of zeros.
-func hours(h float64) string { return sprintf("%g", h) }

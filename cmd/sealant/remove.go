@@ -22,39 +22,46 @@ back without a download.`,
 		Example: "  sudo sealant remove\n  sudo sealant remove --cancel",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := cli.For(cmd)
-			if !o.Cancel {
-				planned, err := ask[device.Removed](cmd, "remove", device.RemoveOptions{DryRun: true})
-				if err != nil {
-					return err
-				}
-				if o.DryRun {
-					if s.JSON {
-						return s.Document("sealant.removed/1", planned)
-					}
-					announce(s, planned)
-					return nil
-				}
-				announce(s, planned)
-				if err := s.Confirm("REMOVE", yes); err != nil {
-					return err
-				}
-			}
-			r, err := ask[device.Removed](cmd, "remove", o)
-			if err != nil {
-				return err
-			}
-			if s.JSON {
-				return s.Document("sealant.removed/1", r)
-			}
-			printRemoved(s, r)
-			return nil
+			return remove(cmd, o, yes, func() error { return nil })
 		},
 	}
 	cmd.Flags().BoolVar(&o.Cancel, "cancel", false, "take a removal back that waits for its restart")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be removed, and change nothing")
 	cmd.Flags().BoolVar(&yes, "yes", false, "skip the question (never a check)")
 	return cmd
+}
+
+// remove says what goes, asks, removes, and then does what is to be done after.
+func remove(cmd *cobra.Command, o device.RemoveOptions, yes bool, after func() error) error {
+	s := cli.For(cmd)
+	if !o.Cancel {
+		planned, err := ask[device.Removed](cmd, "remove", device.RemoveOptions{DryRun: true})
+		if err != nil {
+			return err
+		}
+		if o.DryRun && s.JSON {
+			return s.Document("sealant.removed/1", planned)
+		}
+		announce(s, planned)
+		if o.DryRun {
+			return nil
+		}
+		if err := s.Confirm("REMOVE", yes); err != nil {
+			return err
+		}
+	}
+	r, err := ask[device.Removed](cmd, "remove", o)
+	if err != nil {
+		return err
+	}
+	if err := after(); err != nil {
+		return err
+	}
+	if s.JSON {
+		return s.Document("sealant.removed/1", r)
+	}
+	printRemoved(s, r)
+	return nil
 }
 
 // announce says what a removal means before it is asked about.

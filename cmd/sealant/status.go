@@ -49,10 +49,21 @@ func printStatus(s *cli.Screen, st device.Status) {
 	printTable(s, st)
 	printFixes(s, "Fixed now             ", st.Fixed)
 	printFixes(s, "Installed, not active ", st.Waiting)
-	printf(s, "Enforcement %s  Recall %s  Advice %s\n", st.Enforcement+" ("+strings.TrimSuffix(strings.TrimPrefix(st.Enforced, "kernel ("), ")")+")", st.Recall, "none")
+	printf(s, "Enforcement %s  Recall %s  Advice %s\n", st.Enforcement+" ("+strings.TrimSuffix(strings.TrimPrefix(st.Enforced, "kernel ("), ")")+")", st.Recall, adviceText(st.Advice))
 	for _, h := range st.Held {
 		printf(s, "Held: %s %s (%s), until something newer or sealant reapply\n", h.Release, h.Reason, h.Actor)
 	}
+}
+
+// adviceText points to the question that waits for the person.
+func adviceText(app string) string {
+	switch app {
+	case "":
+		return "unknown (ask as root)"
+	case "none":
+		return "none"
+	}
+	return app + ": sealant evidence"
 }
 
 func feed(s *cli.Screen, st device.Status) string {

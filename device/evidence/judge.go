@@ -1,7 +1,10 @@
 package evidence
 
 import (
+	"cmp"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/sealant-os/sealant/internal/eprocess"
@@ -128,6 +131,23 @@ func (r *Recorder) Apps() []string {
 	}
 	sort.Strings(apps)
 	return apps
+}
+
+// Arms lists the improvements of a baseline that any app ran with, the newest
+// first.
+func (r *Recorder) Arms(base string) []Arm {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var arms []Arm
+	for _, d := range r.apps {
+		for i := range d.Series {
+			if s := &d.Series[i]; s.Base == base && s.Release != "" && !slices.Contains(arms, s.Arm) {
+				arms = append(arms, s.Arm)
+			}
+		}
+	}
+	slices.SortFunc(arms, func(a, b Arm) int { return cmp.Or(b.Level-a.Level, strings.Compare(a.Release, b.Release)) })
+	return arms
 }
 
 // Version is the version of the app that ran last in an arm; ok is false if none

@@ -111,7 +111,15 @@ type Prompts struct {
 type promptsDocument struct {
 	Schema  string  `json:"schema"`
 	Pending *Notice `json:"pending,omitempty"`
+	Damage  *Damage `json:"damage,omitempty"`
 	Asked   []asked `json:"asked"` // the last ones, oldest first
+}
+
+// Damage is a crash of an app whose content does not have its seal.
+type Damage struct {
+	App     string    `json:"app"`
+	Release string    `json:"release"` // "" for the baseline
+	Time    time.Time `json:"time"`
 }
 
 type asked struct {
@@ -173,6 +181,19 @@ func (p *Prompts) Pending() (Notice, bool) {
 	}
 	return *p.doc.Pending, true
 }
+
+// Damaged writes down that content is damaged, so that a person is told to repair
+// it; nil says that it is whole again.
+func (p *Prompts) Damaged(d *Damage) error {
+	if p.doc.Damage == nil && d == nil {
+		return nil
+	}
+	p.doc.Damage = d
+	return p.save()
+}
+
+// Damage is what was found damaged last, nil if nothing.
+func (p *Prompts) Damage() *Damage { return p.doc.Damage }
 
 // Answer takes the person's answer and returns the question. What "remove" asks
 // for is the caller's to do, as the normal removal.

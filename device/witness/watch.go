@@ -63,8 +63,9 @@ type Watch struct {
 	Recorder *evidence.Recorder
 	Source   Source
 	Apps     Apps
-	// Damaged says whether the content of an arm fails its seal on this disk; it
-	// is asked at crashes. Where it is nil or fails, a SIGBUS counts as damage.
+	// Damaged says whether the content of an arm fails its seal on this disk. It
+	// is asked when a program dies of SIGBUS, which is how the kernel tells that a
+	// block could not be read. Where it is nil or fails, that counts as damage.
 	Damaged func(evidence.Arm) (bool, error)
 	// OnCrash is told of every counted crash and of every one with damaged
 	// content, one at a time; exits wait meanwhile, the programs do not.
@@ -275,8 +276,8 @@ func (w *watching) exit(e exits.Exit) {
 	exit := evidence.Exit{PID: root, Child: child}
 	if e.Crash() {
 		exit.Signal = e.Signal
-		if arm, ok := w.arm(root); ok {
-			exit.Broken = w.damaged(arm, e.Signal, at.Mono)
+		if arm, ok := w.arm(root); ok && e.Signal == syscall.SIGBUS {
+			exit.Broken = w.damaged(arm, at.Mono)
 		}
 	}
 	crash, ok, err := w.Recorder.Exit(exit, at)
@@ -334,11 +335,11 @@ func (w *watching) hold(e exits.Exit) {
 	}
 }
 
-// damaged asks whether the crash may come from damaged content. The answer holds
-// for a while: a storm of crashes must not read the disk a thousand times.
-func (w *watching) damaged(arm evidence.Arm, signal syscall.Signal, now time.Duration) bool {
+// damaged asks whether the content of an arm is damaged. The answer holds for a
+// while: a storm of crashes must not read the disk a thousand times.
+func (w *watching) damaged(arm evidence.Arm, now time.Duration) bool {
 	if w.Damaged == nil {
-		return signal == syscall.SIGBUS
+		return true
 	}
 	if f, ok := w.whole[arm]; ok && now < f.until {
 		return f.damaged
@@ -346,7 +347,7 @@ func (w *watching) damaged(arm evidence.Arm, signal syscall.Signal, now time.Dur
 	damaged, err := w.Damaged(arm)
 	if err != nil {
 		w.tell("cannot check the content of an app that crashed", err)
-		damaged = signal == syscall.SIGBUS
+		damaged = true
 	}
 	w.whole[arm] = finding{damaged, now + wholeFor}
 	return damaged
@@ -388,13 +389,10 @@ func (w *watching) look(l evidence.Launch) (alive, busy bool) {
 	return true, !seen || st.Processor >= before+busyTicks
 }
 
-// Describe says in one line how crashes are learned of, for doctor.
-func Describe(source exits.Source, reason error) string {
-	switch {
-	case source == nil:
-		return fmt.Sprintf("crashes are not counted: %v", reason)
-	case reason != nil:
-		return fmt.Sprintf("crashes are counted by the %s (not by BPF: %v)", source.Name(), reason)
+// Describe says in one line how crashes are learned of, for people.
+func Describe(reason error) string {
+	if reason != nil {
+		return fmt.Sprintf("the kernel's process connector (not BPF: %v)", reason)
 	}
-	return "crashes are counted by BPF on the exit of processes"
+	return "BPF on the exit of processes"
 }

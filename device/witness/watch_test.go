@@ -286,8 +286,12 @@ func TestDamagedContent(t *testing.T) {
 		if c := w.next(); !c.Broken || c.Counted() {
 			t.Errorf("%+v", c)
 		}
-		w.launch("mail", fixB, "kill -SEGV $$").Wait()
+		w.launch("mail", fixB, "kill -BUS $$").Wait()
 		if c := w.next(); !c.Broken || c.Counted() {
+			t.Errorf("%+v", c)
+		}
+		w.launch("mail", fixB, "kill -SEGV $$").Wait()
+		if c := w.next(); c.Broken || !c.Main {
 			t.Errorf("%+v", c)
 		}
 		w.launch("mail", fixA, "kill -BUS $$").Wait()

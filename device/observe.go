@@ -1,0 +1,163 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/witness"
+	"github.com/sealant-os/sealant/internal/exits"
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+// observer is the part of the agent that counts crashes and asks.
+type observer struct {
+	open     Opener
+	log      *slog.Logger
+	recorder *evidence.Recorder // nil if there is no room for counts
+
+	mu       sync.Mutex
+	counting string // how crashes are learned of, "" while they are not
+}
+
+// newObserver opens the counts. A machine on which that fails is told so and
+// works without: evidence is no part of protection.
+func newObserver(open Opener, log *slog.Logger) *observer {
+	o := &observer{open: open, log: log}
+	d, err := open()
+	if err != nil {
+		return o // whoever opens it next tells why
+	}
+	s, err := evidence.Open(d.Store.EvidenceDir())
+	if err != nil {
+		log.Warn("crashes are not counted", "error", err)
+		return o
+	}
+	if o.recorder, err = evidence.NewRecorder(s); err != nil {
+		log.Warn("some counts were lost", "error", err)
+	}
+	return o
+}
+
+// opener gives every device that is opened the agent's counts.
+func (o *observer) opener() Opener {
+	return func() (*Device, error) {
+		d, err := o.open()
+		if err == nil {
+			o.mu.Lock()
+			d.Agent, d.Recorder, d.Counting = true, o.recorder, o.counting
+			o.mu.Unlock()
+		}
+		return d, err
+	}
+}
+
+func (o *observer) count(by string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.counting = by
+}
+
+// run counts until ctx ends.
+func (o *observer) run(ctx context.Context) error {
+	if o.recorder != nil {
+		err := o.watch(ctx)
+		o.count("")
+		if err != nil {
+			o.log.Warn("crashes are not counted", "error", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (o *observer) watch(ctx context.Context) error {
+	d, err := o.open()
+	if err != nil {
+		return err
+	}
+	if err := d.settle(ctx); err != nil {
+		o.log.Warn("cannot tidy what was asked", "error", err)
+	}
+	source, reason, err := exits.Open()
+	if err != nil {
+		return err
+	}
+	apps, err := witness.OpenMachine(d.Store, o.apps)
+	if err != nil {
+		return errors.Join(err, source.Close())
+	}
+	if reason != nil {
+		o.log.Warn("crashes are counted without BPF", "error", reason)
+	}
+	o.count(witness.Describe(reason))
+	watch := &witness.Watch{
+		Recorder: o.recorder, Source: source, Apps: apps, Log: o.log,
+		Damaged: func(arm evidence.Arm) (bool, error) {
+			d, err := o.open()
+			if err != nil {
+				return false, err
+			}
+			return d.damagedArm(ctx, arm)
+		},
+		OnCrash: func(c evidence.Crash) { o.crashed(ctx, c) },
+	}
+	return watch.Run(ctx)
+}
+
+func (o *observer) apps() ([]policy.App, error) {
+	d, err := o.open()
+	if err != nil {
+		return nil, err
+	}
+	return d.Config.Apps, nil
+}
+
+func (o *observer) crashed(ctx context.Context, c evidence.Crash) {
+	d, err := o.opener()()
+	if err != nil {
+		o.log.Warn("cannot weigh a crash", "app", c.App, "error", err)
+		return
+	}
+	verdict, question, err := d.crashed(ctx, c, logged(o.log, "evidence"))
+	attrs := []any{"app", c.App, "release", c.Arm.Release, "signal", c.Signal.String(), "verdict", string(verdict)}
+	if err != nil {
+		o.log.Warn("cannot weigh a crash", append(attrs, "error", err, "reason", fault.KindOf(err).String())...)
+		return
+	}
+	o.log.Info("app crashed", attrs...)
+	if question != nil {
+		o.log.Warn(question.Text(), "app", c.App, "release", c.Arm.Release)
+		d.tell(*question, o.log)
+	}
+}
+
+// onTerminals writes a message to every terminal whose user takes messages
+// (mesg y), as wall does.
+func onTerminals(text string) error {
+	terminals, err := filepath.Glob("/dev/pts/[0-9]*")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range terminals {
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode()&os.ModeCharDevice == 0 || fi.Mode().Perm()&0o020 == 0 {
+			continue
+		}
+		t, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			continue // gone, or not to be written to
+		}
+		_, err = fmt.Fprintf(t, "\r\n%s\r\n", text)
+		errs = append(errs, err, t.Close())
+	}
+	return errors.Join(errs...)
+}
