@@ -12,6 +12,7 @@ const RecallSchema = "sealant.recall/1"
 const (
 	MaxRecallList = 1 << 20 // bytes of the document
 	MaxRecalls    = 1000
+	MaxRevoked    = 1000 // leaves
 )
 
 // RecallList names the improvements that the vendor took back. Entries are
@@ -22,6 +23,19 @@ type RecallList struct {
 	Version int64    `json:"version"` // rises with every change
 	Product string   `json:"product"`
 	Entries []Recall `json:"entries"` // sorted by release
+
+	// Leaves are certificates of signing services that must not be believed
+	// any more; absent when there are none, sorted by id.
+	Leaves []RevokedLeaf `json:"leaves,omitempty"`
+}
+
+// RevokedLeaf takes back the certificate of a signing service, whose key got
+// into the wrong hands. Tickets that it signed are not staged any more; sets
+// that are in force stay, for they were compared with the catalog.
+type RevokedLeaf struct {
+	ID     Hash      `json:"id"`     // SHA-256 of the leaf's public key (SPKI, DER)
+	Reason string    `json:"reason"` // one line
+	Date   time.Time `json:"date"`
 }
 
 // Recall takes one improvement back.
@@ -87,6 +101,23 @@ func (l RecallList) With(e Recall) RecallList {
 	return l
 }
 
+// WithLeaf returns the list with one more revoked leaf, or with that leaf's
+// entry replaced, under the next version.
+func (l RecallList) WithLeaf(e RevokedLeaf) RecallList {
+	l.Leaves = insert(l.Leaves, e, func(r RevokedLeaf) string { return r.ID.String() })
+	l.Version++
+	return l
+}
+
+// Revoked lists the revoked leaves' ids, as a ticket's verification wants them.
+func (l RecallList) Revoked() [][32]byte {
+	var ids [][32]byte
+	for _, e := range l.Leaves {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
 // insert returns a copy of sorted entries with e in its place.
 func insert[T any](entries []T, e T, key func(T) string) []T {
 	out := make([]T, 0, len(entries)+1)
@@ -128,7 +159,28 @@ func (l *RecallList) validate() error {
 			return fmt.Errorf("the recall of %s leads back to itself", e.Release)
 		}
 	}
-	return nil
+	if len(l.Leaves) > MaxRevoked {
+		return fmt.Errorf("leaves must be a list of at most %d: %w", MaxRevoked, errTooMany)
+	}
+	for _, e := range l.Leaves {
+		if err := e.validate(); err != nil {
+			return err
+		}
+	}
+	return checkOrder("leaves", len(l.Leaves), func(i int) string { return l.Leaves[i].ID.String() })
+}
+
+func (e *RevokedLeaf) validate() error {
+	if e.ID == (Hash{}) {
+		return fmt.Errorf("a revoked leaf has an id of zeros")
+	}
+	if e.Reason == "" {
+		return fmt.Errorf("the leaf %s is revoked without a reason", e.ID)
+	}
+	if err := checkLine("the reason", e.Reason, MaxTitle); err != nil {
+		return err
+	}
+	return checkTime("the date", e.Date)
 }
 
 func (e *Recall) validate() error {

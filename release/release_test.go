@@ -419,3 +419,44 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestRevokedLeaves(t *testing.T) {
+	leaf := func(b byte) RevokedLeaf {
+		return RevokedLeaf{ID: Hash{b}, Reason: "the server was stolen", Date: manifest().Published}
+	}
+	l := recallList().WithLeaf(leaf(2)).WithLeaf(leaf(1)).WithLeaf(leaf(2))
+	if l.Version != recallList().Version+3 || len(l.Leaves) != 2 || len(recallList().Leaves) != 0 {
+		t.Errorf("version %d, leaves %v", l.Version, l.Leaves)
+	}
+	data, err := l.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseRecallList(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids := got.Revoked(); len(ids) != 2 || ids[0] != [32]byte{1} || ids[1] != [32]byte{2} {
+		t.Errorf("revoked: %x", ids)
+	}
+	for name, e := range map[string]RevokedLeaf{
+		"no id":         {Reason: "x", Date: manifest().Published},
+		"no reason":     {ID: Hash{3}, Date: manifest().Published},
+		"reason of two": {ID: Hash{3}, Reason: "a\nb", Date: manifest().Published},
+		"no date":       {ID: Hash{3}, Reason: "x"},
+	} {
+		if _, err := recallList().WithLeaf(e).Encode(); err == nil {
+			t.Errorf("%s: encoded", name)
+		}
+	}
+	l.Leaves[0], l.Leaves[1] = l.Leaves[1], l.Leaves[0]
+	if _, err := l.Encode(); err == nil {
+		t.Error("encoded out of order")
+	}
+	// An empty list has one form only: none.
+	before, after, _ := strings.Cut(string(data), `"leaves":[`)
+	_, after, _ = strings.Cut(after, "]")
+	if _, err := ParseRecallList([]byte(before + `"leaves":[]` + after)); err == nil {
+		t.Error("accepted an empty list of leaves")
+	}
+}

@@ -124,7 +124,7 @@ func (p *Publisher) Check() error {
 	if p.Contact != "" {
 		c, err := url.Parse(p.Contact)
 		if err != nil || (c.Scheme != "mailto" && c.Scheme != "https") {
-			return fmt.Errorf("the contact %q is neither mailto: nor https:", p.Contact)
+			return fmt.Errorf("the contact %q is no mailto: or https: address", p.Contact)
 		}
 	}
 	if p.Support != "" && !supportPattern.MatchString(p.Support) {
