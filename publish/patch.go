@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"crypto/sha512"
 	"fmt"
 	"io"
 	"os"
@@ -19,10 +20,10 @@ func (p *preparation) patch(q *opened, account *CryptexAccount) (release.Change,
 	}
 	c.Files = append([]release.FileChange{}, account.Comparison.Files[:min(c.Changed, release.MaxChanges)]...)
 	var err error
-	if c.Patch, err = p.prove("patch "+c.Name, q.oldFile, q.newFile); err != nil {
+	if c.Patch, err = p.prove("patch "+c.Name, q.oldFile, q.newFile, c.From.Digest, c.To.Digest); err != nil {
 		return c, fmt.Errorf("patch: %w", err)
 	}
-	if c.Antipatch, err = p.prove("antipatch "+c.Name, q.newFile, q.oldFile); err != nil {
+	if c.Antipatch, err = p.prove("antipatch "+c.Name, q.newFile, q.oldFile, c.To.Digest, c.From.Digest); err != nil {
 		return c, fmt.Errorf("antipatch: %w", err)
 	}
 	if err := p.shortcut(q, &c); err != nil {
@@ -33,9 +34,13 @@ func (p *preparation) patch(q *opened, account *CryptexAccount) (release.Change,
 		account.Shortcut = c.Shortcut.Size
 	}
 	// The whole image is the way for a device whose patch fails.
-	t, err := p.keep(release.ImagePath(c.To.Digest), q.newFile.reader())
+	sum := sha512.New384()
+	t, err := p.keep(release.ImagePath(c.To.Digest), io.TeeReader(q.newFile.reader(), sum))
 	if err != nil {
 		return c, fmt.Errorf("image: %w", err)
+	}
+	if release.Digest(sum.Sum(nil)) != c.To.Digest {
+		return c, errChanged
 	}
 	p.targets = append(p.targets, t)
 	return c, nil
@@ -57,7 +62,7 @@ func (p *preparation) shortcut(q *opened, c *release.Change) error {
 		}
 		old := &source{f, before.To.Size}
 		defer old.Close()
-		made, name, err := p.make("shortcut "+c.Name, old, q.newFile)
+		made, name, err := p.make("shortcut "+c.Name, old, q.newFile, before.To.Digest, c.To.Digest)
 		if err != nil {
 			return err
 		}
@@ -73,9 +78,12 @@ func (p *preparation) shortcut(q *opened, c *release.Change) error {
 	return nil
 }
 
+// errChanged says that somebody wrote to an image while it was worked on.
+var errChanged = fault.New(fault.Seal, "the image changed while it was read")
+
 // prove makes a patch, applies it, compares every byte, and keeps it.
-func (p *preparation) prove(step string, old, improved *source) (release.File, error) {
-	made, name, err := p.make(step, old, improved)
+func (p *preparation) prove(step string, old, improved *source, from, to release.Digest) (release.File, error) {
+	made, name, err := p.make(step, old, improved, from, to)
 	if err != nil {
 		return release.File{}, err
 	}
@@ -83,8 +91,9 @@ func (p *preparation) prove(step string, old, improved *source) (release.File, e
 	return made, p.adopt(made, name)
 }
 
-// make makes a patch in the work folder and proves it.
-func (p *preparation) make(step string, old, improved *source) (release.File, string, error) {
+// make makes a patch in the work folder and proves it. The images must still be
+// those that were verified: from and to are their digests.
+func (p *preparation) make(step string, old, improved *source, from, to release.Digest) (release.File, string, error) {
 	out, err := os.CreateTemp(filepath.Join(p.dir, "work"), "patch-*")
 	if err != nil {
 		return release.File{}, "", err
@@ -99,6 +108,13 @@ func (p *preparation) make(step string, old, improved *source) (release.File, st
 	})
 	if err != nil {
 		return fail(err)
+	}
+	header, err := patch.Inspect((&source{out, stats.Size}).reader())
+	if err != nil {
+		return fail(err)
+	}
+	if release.Digest(header.Source) != from || release.Digest(header.Result) != to {
+		return fail(errChanged)
 	}
 	if err := p.apply(step, old, improved, &source{out, stats.Size}); err != nil {
 		return fail(err)
