@@ -336,7 +336,11 @@ func (d *Device) authorise(ctx context.Context, rel string, cat *catalog.Client,
 	}
 	want := ticket.Expect{Nonce: nonce, Release: rel, Cryptexes: claims(images)}
 	if cat != nil {
-		want.Since = cat.Checked()
+		recalls, err := cat.RecallList(ctx)
+		if err != nil {
+			return "", err
+		}
+		want.Since, want.Revoked = cat.Checked(), recalls.Revoked()
 	}
 	t, err := d.verifyTicket(der, st.baseline, want)
 	if err != nil {

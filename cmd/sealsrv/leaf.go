@@ -29,7 +29,7 @@ func newLeaf() *cobra.Command {
 stays offline. A new leaf takes force as soon as its file stands in place of the
 old one; the server need not be restarted.`,
 	}
-	cmd.AddCommand(newLeafNew(), newLeafShow())
+	cmd.AddCommand(newLeafNew(), newLeafShow(), newLeafRevoke())
 	return cmd
 }
 

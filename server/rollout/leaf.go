@@ -8,14 +8,24 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	signed "github.com/sealant-os/sealant/release/catalog"
+	"github.com/sealant-os/sealant/server/catalog"
 )
 
 // RevokeLeaf takes back the certificate of a signing service: servers stop
 // signing with it and devices stage nothing that it signed, as soon as they
 // have seen the catalog. It says whether the leaf was revoked before.
-func (d *Desk) RevokeLeaf(ctx context.Context, product string, id release.Hash, reason string) (again bool, err error) {
+func (d *Desk) RevokeLeaf(ctx context.Context, id release.Hash, reason string) (again bool, err error) {
 	fail := func(err error) (bool, error) {
 		return false, fault.New(fault.KindOf(err), "cannot revoke the leaf: %w", err)
+	}
+	view, err := d.Source.View(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	product := ""
+	view.Sets(func(s *catalog.Set) { product = s.Product })
+	if product == "" {
+		return fail(fault.New(fault.Usage, "the catalog has no baseline yet, so no device trusts the leaf"))
 	}
 	reason = strings.TrimSpace(reason)
 	e := release.RevokedLeaf{ID: id, Reason: reason, Date: release.Time(d.Now())}

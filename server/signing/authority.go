@@ -26,6 +26,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sealant-os/sealant/release"
@@ -105,7 +106,7 @@ func (a *Authority) IssueTo(ctx context.Context, d store.Device, r Request) (Ans
 			return Answer{}, err
 		}
 	}
-	return a.sign(ctx, set, d, r, landed)
+	return a.sign(ctx, view, set, d, r, landed)
 }
 
 // check holds the rules a request must satisfy by itself.
@@ -175,7 +176,7 @@ func (a *Authority) ring(ctx context.Context, view *catalog.View, d store.Device
 	}
 }
 
-func (a *Authority) sign(ctx context.Context, set *catalog.Set, d store.Device, r Request, landed time.Time) (Answer, error) {
+func (a *Authority) sign(ctx context.Context, view *catalog.View, set *catalog.Set, d store.Device, r Request, landed time.Time) (Answer, error) {
 	// What was signed for anybody must be there for everybody to see, before it
 	// can be seen by one.
 	if a.Log != nil {
@@ -187,6 +188,9 @@ func (a *Authority) sign(ctx context.Context, set *catalog.Set, d store.Device, 
 	leaf, err := a.Leaf.Leaf(now)
 	if err != nil {
 		return Answer{}, busy(retryLeaf, err)
+	}
+	if slices.Contains(view.Recall.Revoked(), ticket.LeafID(leaf.Certificate())) {
+		return Answer{}, busy(retryLeaf, errors.New("cannot sign: the leaf was revoked"))
 	}
 	der, err := ticket.Issue(nil, leaf, ticket.Claims{
 		Device: r.Device, Product: r.Product, Baseline: r.Baseline, Release: r.Release,
