@@ -24,6 +24,9 @@ func (m *machine) down() {
 		data, err := os.ReadFile("/proc/self/mountinfo")
 		m.v.must(err)
 		for _, path := range mountsBelow(string(data), m.root) {
+			if path == m.stay {
+				continue
+			}
 			left = true
 			syscall.Unmount(path, syscall.MNT_DETACH)
 		}

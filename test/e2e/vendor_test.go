@@ -241,6 +241,7 @@ type machine struct {
 	t    testing.TB
 	v    *vendor
 	root string
+	stay string // a mount that a restart doesn't take away, "" if there is none
 }
 
 // machine makes a device that is not enrolled.
@@ -260,10 +261,16 @@ func (v *vendor) machine(config string) *machine {
 func (v *vendor) enrolled(config string) *machine {
 	v.t.Helper()
 	m := v.machine(config)
-	_, err := m.open().Enroll(v.t.Context(), device.EnrollOptions{Token: v.node.Token(1)}, device.User(0), nil)
-	v.must(err)
-	m.boot()
+	m.enroll()
 	return m
+}
+
+// enroll makes the device known to its server, and boots it.
+func (m *machine) enroll() {
+	m.t.Helper()
+	_, err := m.open().Enroll(m.t.Context(), device.EnrollOptions{Token: m.v.node.Token(1)}, user, nil)
+	m.v.must(err)
+	m.boot()
 }
 
 // open opens the device, as every command does.
