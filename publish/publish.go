@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,6 +40,10 @@ func (v *Vendor) publish(b *Bundle) (Published, error) {
 	if err != nil {
 		return Published{}, err
 	}
+	if present, err := repo.Metadata(catalog.Targets); err == nil && bytes.Equal(present, data) {
+		// It was published by a run that ended before it was done.
+		return v.finish(repo, b)
+	}
 	draft, err := repo.ReadDraft(catalog.Targets, data)
 	if err != nil {
 		return Published{}, err
@@ -57,7 +62,12 @@ func (v *Vendor) publish(b *Bundle) (Published, error) {
 	if err := repo.Publish(draft); err != nil {
 		return Published{}, err
 	}
-	p := Published{Version: draft.Version()}
+	return v.finish(repo, b)
+}
+
+// finish clears up after a publication and shows it to devices.
+func (v *Vendor) finish(repo *catalog.Repository, b *Bundle) (Published, error) {
+	p := Published{Version: b.draft.Version()}
 	if err := os.RemoveAll(v.path(preparedName, b.Name)); err != nil {
 		return p, err
 	}

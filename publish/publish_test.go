@@ -263,6 +263,8 @@ func TestThreshold(t *testing.T) {
 	if _, err := d.Publish(b); fault.KindOf(err) != fault.Refused {
 		t.Errorf("unsigned: %v", err)
 	}
+	stick, err := b.Encode()
+	d.must(err)
 	sign := func(b *Bundle, owners ...string) *Bundle {
 		t.Helper()
 		data, err := b.Encode() // the stick
@@ -308,8 +310,13 @@ func TestThreshold(t *testing.T) {
 	if p, err := d.Publish(b); err != nil || !p.Shown {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := d.Publish(b); err == nil {
-		t.Error("published twice")
+	if p, err := d.Publish(b); err != nil || !p.Shown || p.State.Changed {
+		t.Errorf("published again: %+v, %v", p, err) // as after a crash: nothing is left to do
+	}
+	older, err := ParseBundle(stick)
+	d.must(err)
+	if _, err := d.Publish(older); fault.KindOf(err) != fault.Usage {
+		t.Errorf("an overtaken bundle: %v", err)
 	}
 	if err := d.Withdraw("SI-2026-0001"); fault.KindOf(err) != fault.Refused {
 		t.Errorf("withdrawn after publication: %v", err)

@@ -71,7 +71,11 @@ func printCryptex(s *cli.Screen, m release.Manifest, c publish.CryptexAccount) {
 	signs := map[string]string{release.Added: "+", release.Removed: "-", release.Content: "~", release.Mode: "m"}
 	for _, f := range first(cmp.Files, shownFiles) {
 		s.Printf("  %s %s", signs[f.Change], path.Base(f.Path))
-		if f.Build != nil {
+		switch {
+		case f.Build == nil:
+		case f.Build.Before == f.Build.After:
+			s.Printf("  build-id same")
+		default:
 			s.Printf("  build-id %.8s%s%.8s", orDash(s, f.Build.Before), s.Arrow(), orDash(s, f.Build.After))
 		}
 		s.Printf("\n")
