@@ -126,7 +126,7 @@ func newScan(st *store.Store, apps []policy.App) (*scan, error) {
 		a.Match = slices.Clone(a.Match)
 		if len(a.Command) > 0 {
 			if real, err := filepath.EvalSymlinks(filepath.Join(st.Root(), a.Command[0])); err == nil {
-				a.Match = append(a.Match, strings.TrimPrefix(real, strings.TrimSuffix(st.Root(), "/")))
+				a.Match = append(a.Match, s.below(real))
 			}
 		}
 		s.apps = append(s.apps, a)
@@ -271,18 +271,23 @@ func (s *scan) app(p *linux.Process, unit string) string {
 	if err != nil {
 		return ""
 	}
-	exe = strings.TrimPrefix(exe, strings.TrimSuffix(s.st.Root(), "/"))
-	if id := owner(s.apps, exe); id != "" {
-		return id
-	}
+	candidates := []string{exe, s.below(exe)}
 	// A program on an unmounted file system has a path that begins at its root.
 	for _, d := range p.Holds(s.ours) {
-		dir := strings.TrimPrefix(s.st.MountPoint(s.devices[d].Name), strings.TrimSuffix(s.st.Root(), "/"))
-		if id := owner(s.apps, filepath.Join(dir, exe)); id != "" {
+		candidates = append(candidates, filepath.Join(s.below(s.st.MountPoint(s.devices[d].Name)), exe))
+	}
+	for _, c := range candidates {
+		if id := owner(s.apps, c); id != "" {
 			return id
 		}
 	}
 	return ""
+}
+
+// below is a path as it is on the device itself, whose file system may start
+// in a folder of this machine's.
+func (s *scan) below(path string) string {
+	return strings.TrimPrefix(path, strings.TrimSuffix(s.st.Root(), "/"))
 }
 
 // todo is how the process gets the content that a launch gets.

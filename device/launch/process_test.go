@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -146,21 +145,16 @@ func TestProcessesOfOthers(t *testing.T) {
 	theirs := running(t, sleeper(d, "web"))
 	eventually(t, "both run", func() bool { return len(found(t, d, mine, app)) == 1 && len(found(t, d, theirs, app)) == 1 })
 	// A thread of its own takes on another user.
-	done := make(chan *Scan)
-	go func() {
-		runtime.LockOSThread()
-		_, _, errno := syscall.RawSyscall(syscall.SYS_SETRESGID, 2345, 2345, 2345)
-		_, _, errno2 := syscall.RawSyscall(syscall.SYS_SETRESUID, 1234, 1234, 1234)
-		if errno != 0 || errno2 != 0 {
-			t.Error(errno, errno2)
+	var scan *Scan
+	must(t, linux.Isolated(func() (err error) {
+		_, _, gid := syscall.RawSyscall(syscall.SYS_SETRESGID, 2345, 2345, 2345)
+		_, _, uid := syscall.RawSyscall(syscall.SYS_SETRESUID, 1234, 1234, 1234)
+		if uid != 0 || gid != 0 {
+			t.Error(uid, gid)
 		}
-		scan, err := Processes(d.Store, []policy.App{app})
-		if err != nil {
-			t.Error(err)
-		}
-		done <- scan
-	}()
-	scan := <-done
+		scan, err = Processes(d.Store, []policy.App{app})
+		return err
+	}))
 	if scan == nil {
 		t.Fatal("no scan")
 	}
