@@ -17,6 +17,6 @@ func root() *cobra.Command {
 /var/lib/sealant and /run, laid over this machine's own in a private mount
 namespace; everything else is shared. It boots with the real sealant-boot and
 runs the real agent. It needs root.`)
-	cmd.AddCommand(newDemo(), newTest(), newUp(), newBoot(), newExec(), newDown(), newInit())
+	cmd.AddCommand(newDemo(), newTest(), newUp(), newBoot(), newExec(), newDown(), newUse(), newInit())
 	return cmd
 }
