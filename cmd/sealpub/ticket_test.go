@@ -57,3 +57,36 @@ func TestTicketInspect(t *testing.T) {
 		}
 	}
 }
+
+func TestTicketRoot(t *testing.T) {
+	t.Chdir(t.TempDir())
+	keysMust(t, "keys", "new", "root", "--for", "ticket-root", "--insecure-unencrypted")
+	keysMust(t, "keys", "new", "targets", "--for", "targets", "--insecure-unencrypted")
+	if out := keysMust(t, "ticket", "root", "--key", "root.key", "--name", "Example ticket root"); out != "ticket-root.pem\n" {
+		t.Errorf("printed %q", out)
+	}
+	text, err := os.ReadFile("ticket-root.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := ticket.ParseRoot(text)
+	if err != nil || root.Subject.CommonName != "Example ticket root" {
+		t.Errorf("%v, %v", root, err)
+	}
+	for name, args := range map[string][]string{
+		"1 exists":      {"--key", "root.key", "--name", "x"},
+		"1 an Ed25519":  {"--key", "targets.key", "--name", "x", "-o", "other.pem"},
+		"1 no key file": {"--key", "nothing.key", "--name", "x", "-o", "other.pem"},
+		"2 no name":     {"--key", "root.key", "-o", "other.pem"},
+		"2 empty name":  {"--key", "root.key", "--name", "", "-o", "other.pem"},
+		"2 no key":      {"--name", "x", "-o", "other.pem"},
+		"2 years":       {"--key", "root.key", "--name", "x", "--years", "0", "-o", "other.pem"},
+	} {
+		if code, out, stderr := keysRun(nil, append([]string{"ticket", "root"}, args...)...); code != int(name[0]-'0') || out != "" || stderr == "" {
+			t.Errorf("%s: exit code %d, %q, %q", name, code, out, stderr)
+		}
+	}
+	if _, err := os.Stat("other.pem"); err == nil {
+		t.Error("a refused command left a file")
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/program"
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server/catalog"
 	"github.com/sealant-os/sealant/server/rollout"
@@ -72,6 +73,14 @@ func openKey(cmd *cobra.Command, path string) (crypto.Signer, error) {
 	k, err := signer.Parse(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if at, ok := k.Program(); ok {
+		// It ends with this command: its input does, and so does the context.
+		proc, err := program.Start(cmd.Context(), at.Command, cmd.ErrOrStderr())
+		if err != nil {
+			return nil, fmt.Errorf("cannot use key %s: %w", k.Name, err)
+		}
+		return k.Connect(proc)
 	}
 	var passphrase []byte
 	if k.Encrypted() {
