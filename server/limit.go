@@ -1,31 +1,59 @@
 package server
 
 import (
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/sealant-os/sealant/trust/identity"
 )
 
-// maxKept bounds what the two tables below hold in memory, in entries of one
-// generation.
+// maxKept bounds what a memory holds, in entries of one generation.
 const maxKept = 1 << 20
 
-// seen remembers signatures for as long as they could be sent again. It keeps
-// two generations: one is forgotten when the other has lived through the whole
-// window.
-type seen struct {
-	window time.Duration
-
-	mu       sync.Mutex
-	now, old map[[16]byte]struct{}
+// memory keeps values for a while, and forgets those that nobody asked for: of
+// two generations the older is dropped when the younger has lived or is full.
+// It needs a lock around it.
+type memory[K comparable, V any] struct {
+	now, old map[K]V
 	turned   time.Time
 }
 
-func newSeen(window time.Duration) *seen {
-	return &seen{window: window, now: map[[16]byte]struct{}{}}
+// turn begins a new generation if it is time to.
+func (m *memory[K, V]) turn(at time.Time, life time.Duration) {
+	age := at.Sub(m.turned)
+	if m.now != nil && age < life && len(m.now) < maxKept {
+		return
+	}
+	m.old, m.now, m.turned = m.now, map[K]V{}, at
+	if age >= 2*life {
+		m.old = nil
+	}
 }
+
+// get finds a value, and keeps it for another generation.
+func (m *memory[K, V]) get(k K) (V, bool) {
+	v, ok := m.now[k]
+	if !ok {
+		if v, ok = m.old[k]; ok {
+			m.now[k] = v
+		}
+	}
+	return v, ok
+}
+
+// seen remembers signatures for as long as they could be sent again.
+type seen struct {
+	window time.Duration
+
+	mu   sync.Mutex
+	kept memory[[16]byte, struct{}]
+}
+
+func newSeen(window time.Duration) *seen { return &seen{window: window} }
 
 // again tells whether a signature was seen in the window, and remembers it.
 func (s *seen) again(signature string, at time.Time) bool {
@@ -33,52 +61,38 @@ func (s *seen) again(signature string, at time.Time) bool {
 	key := [16]byte(sum[:16])
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := at.Sub(s.turned); d >= s.window || len(s.now) >= maxKept {
-		s.old, s.now, s.turned = s.now, map[[16]byte]struct{}{}, at
-		if d >= 2*s.window {
-			s.old = nil
-		}
-	}
-	if _, ok := s.now[key]; ok {
+	s.kept.turn(at, s.window)
+	if _, ok := s.kept.get(key); ok {
 		return true
 	}
-	if _, ok := s.old[key]; ok {
-		return true
-	}
-	s.now[key] = struct{}{}
+	s.kept.now[key] = struct{}{}
 	return false
 }
 
 // limits hands out a number of requests per time to each of many askers, whom
-// it forgets when they have been quiet.
+// it forgets when they have been quiet for as long as a whole burst takes to
+// grow back.
 type limits[K comparable] struct {
 	every time.Duration // one request more after so long
 	burst int
 
-	mu       sync.Mutex
-	now, old map[K]*rate.Limiter
-	turned   time.Time
+	mu   sync.Mutex
+	kept memory[K, *rate.Limiter]
 }
 
 func newLimits[K comparable](every time.Duration, burst int) *limits[K] {
-	return &limits[K]{every: every, burst: burst, now: map[K]*rate.Limiter{}}
+	return &limits[K]{every: every, burst: burst}
 }
 
 // wait is how long an asker must wait before its request, 0 if it may go on.
 func (l *limits[K]) wait(who K, at time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Who was quiet for the time in which a whole burst grows back has lost
-	// nothing by being forgotten.
-	if life := l.every * time.Duration(l.burst); at.Sub(l.turned) >= life || len(l.now) >= maxKept {
-		l.old, l.now, l.turned = l.now, map[K]*rate.Limiter{}, at
-	}
-	lim, ok := l.now[who]
+	l.kept.turn(at, l.every*time.Duration(l.burst))
+	lim, ok := l.kept.get(who)
 	if !ok {
-		if lim, ok = l.old[who]; !ok {
-			lim = rate.NewLimiter(rate.Every(l.every), l.burst)
-		}
-		l.now[who] = lim
+		lim = rate.NewLimiter(rate.Every(l.every), l.burst)
+		l.kept.now[who] = lim
 	}
 	r := lim.ReserveN(at, 1)
 	d := r.DelayFrom(at)
@@ -86,4 +100,32 @@ func (l *limits[K]) wait(who K, at time.Time) time.Duration {
 		r.CancelAt(at)
 	}
 	return d
+}
+
+// keys remembers public keys that were read from their bytes.
+type keys struct {
+	mu   sync.Mutex
+	kept memory[identity.ID, *ecdsa.PublicKey]
+}
+
+// keyLife is how long a key that nobody uses is remembered at least.
+const keyLife = time.Hour
+
+// parse reads a device's public key.
+func (k *keys) parse(id identity.ID, der []byte, at time.Time) (*ecdsa.PublicKey, error) {
+	k.mu.Lock()
+	k.kept.turn(at, keyLife)
+	public, ok := k.kept.get(id)
+	k.mu.Unlock()
+	if ok {
+		return public, nil
+	}
+	public, err := identity.ParsePublic(der)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept.now[id] = public
+	return public, nil
 }

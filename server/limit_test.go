@@ -21,7 +21,7 @@ func TestSeenRemembersForTheWholeWindow(t *testing.T) {
 				t.Fatalf("at minute %d the one of %d minutes ago is forgotten", minute, back)
 			}
 		}
-		if n := len(s.now) + len(s.old); n > 25 {
+		if n := len(s.kept.now) + len(s.kept.old); n > 60 {
 			t.Fatalf("%d are kept", n)
 		}
 	}
@@ -47,7 +47,7 @@ func TestLimitsForgetTheQuiet(t *testing.T) {
 		at = at.Add(time.Second)
 		l.wait(i+10, at)
 	}
-	if n := len(l.now) + len(l.old); n > 10 {
+	if n := len(l.kept.now) + len(l.kept.old); n > 10 {
 		t.Errorf("%d askers are kept", n)
 	}
 	if d := l.wait(1, at); d != 0 {

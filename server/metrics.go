@@ -111,10 +111,12 @@ func (f *fleet) collect(now time.Time) []prometheus.Metric {
 		return list
 	}
 	list = append(list, gauge(expiryDesc, view.Expires.Sub(now).Seconds(), "catalog"))
+	latest, err := s.db.Latest(ctx)
+	if err != nil {
+		return list
+	}
 	for _, m := range view.Releases() {
-		if _, latest, err := s.db.DevicesOf(ctx, m.ID); err == nil {
-			list = append(list, gauge(devicesDesc, float64(latest), m.ID, ringName(view.Rollout.Find(m.ID)), "authorised"))
-		}
+		list = append(list, gauge(devicesDesc, float64(latest[m.ID]), m.ID, ringName(view.Rollout.Find(m.ID)), "authorised"))
 	}
 	return list
 }

@@ -85,6 +85,7 @@ type Server struct {
 	log       *slog.Logger
 	now       func() time.Time
 
+	keys       keys
 	replays    *seen
 	perDevice  *limits[identity.ID]
 	reports    *report.Desk

@@ -127,7 +127,7 @@ func (s *Server) issue(ctx context.Context, in *ticketInput) (signing.Answer, er
 	} else if err != nil {
 		return signing.Answer{}, err
 	}
-	public, err := identity.ParsePublic(d.Key)
+	public, err := s.keys.parse(id, d.Key, s.now())
 	if err != nil {
 		return signing.Answer{}, err
 	}

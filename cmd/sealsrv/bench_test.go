@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/server/servertest"
@@ -39,6 +41,23 @@ import (
 
 // asSealsrv makes the test's own binary be sealsrv.
 const asSealsrv = "SEALSRV_BENCHMARK"
+
+// beSealsrv runs sealsrv instead of tests, and writes a profile of it to the
+// file that SEALSRV_PROFILE names.
+func beSealsrv() {
+	name := os.Getenv("SEALSRV_PROFILE")
+	if name == "" || !slices.Contains(os.Args, "serve") {
+		cli.Main(root())
+	}
+	f, err := os.Create(name)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	exit(err)
+	code := cli.Run(root(), os.Args[1:], os.Stdout, os.Stderr)
+	pprof.StopCPUProfile()
+	os.Exit(code)
+}
 
 // BenchmarkServe measures the whole cost of a ticket: a sealsrv serve in a
 // process of its own, 64 devices on kept TLS connections, each ticket for a

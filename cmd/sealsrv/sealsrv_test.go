@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asSealsrv) != "" {
-		cli.Main(root())
+		beSealsrv()
 	}
 	testscript.Main(tidy{m}, map[string]func(){
 		"sealsrv": func() { cli.Main(root()) },

@@ -51,7 +51,7 @@ func (d *Desk) PlanRecall(ctx context.Context, id string) (Plan, error) {
 			p.Opens = append(p.Opens, c)
 		}
 	}
-	_, p.Devices, err = d.DB.DevicesOf(ctx, id)
+	p.Devices, err = d.DB.LatestOf(ctx, id)
 	return p, err
 }
 

@@ -22,7 +22,7 @@ type recorder struct {
 	once   sync.Once
 	device *sql.Stmt // reads one device; used by DB.Device
 
-	stops, touch, latest, seen, insert, diverge *sql.Stmt
+	stops, touch, touchBase, seen, insert, diverge *sql.Stmt
 }
 
 type job struct {
@@ -46,11 +46,12 @@ func (db *DB) startRecorder(ctx context.Context) error {
 	}{
 		{&r.device, db.read, "SELECT " + deviceColumns + " FROM devices WHERE id = $1"},
 		{&r.stops, db.write, "SELECT release FROM stops"},
-		{&r.touch, db.write, "UPDATE devices SET seen = $1, baseline = $2, release = $3 WHERE id = $4 AND blocked = 0"},
-		{&r.latest, db.write, "SELECT nonce FROM tickets WHERE device = $1 AND domain = $2 ORDER BY issued DESC LIMIT 1"},
+		// The right side of every = is what stood there before.
+		{&r.touch, db.write, "UPDATE devices SET seen = $1, baseline = $2, release = $3, before = nonce, nonce = $4 WHERE id = $5 AND blocked = 0 RETURNING before"},
+		{&r.touchBase, db.write, "UPDATE devices SET seen = $1, baseline = $2, release = $3 WHERE id = $4 AND blocked = 0"},
 		{&r.seen, db.write, "SELECT 1 FROM tickets WHERE device = $1 AND domain = $2 AND nonce = $3 LIMIT 1"},
 		{&r.insert, db.write, "INSERT INTO tickets (" + ticketColumns + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1) " +
-			"ON CONFLICT (digest) DO UPDATE SET served = tickets.served + 1 RETURNING served"},
+			"ON CONFLICT (device, domain, nonce, release, digest) DO UPDATE SET served = tickets.served + 1 RETURNING served"},
 		{&r.diverge, db.write, "UPDATE devices SET diverged = $1, divergences = divergences + 1 WHERE id = $2"},
 	} {
 		stmt, err := s.pool.PrepareContext(ctx, s.text)
@@ -182,31 +183,29 @@ func (r *recorder) stopped(ctx context.Context, tx *sql.Tx) (map[string]bool, er
 }
 
 func (r *recorder) one(ctx context.Context, tx *sql.Tx, t *Ticket) (Recorded, error) {
-	issued := micros(t.Issued)
-	res, err := tx.StmtContext(ctx, r.touch).ExecContext(ctx, issued, t.Baseline[:], t.Release, t.Device[:])
-	if err := exactlyOne(res, err); errors.Is(err, ErrNotFound) {
+	var rec Recorded
+	var err error
+	issued, nonce := micros(t.Issued), []byte{}
+	if t.Domain == NoDomain {
+		var res sql.Result
+		res, err = tx.StmtContext(ctx, r.touchBase).ExecContext(ctx, issued, t.Baseline[:], t.Release, t.Device[:])
+		err = exactlyOne(res, err)
+	} else {
+		nonce = t.Nonce
+		var before []byte
+		err = tx.StmtContext(ctx, r.touch).QueryRowContext(ctx, issued, t.Baseline[:], t.Release, nonce, t.Device[:]).Scan(&before)
+		if err == nil && len(before) > 0 && !bytes.Equal(before, nonce) {
+			rec.Diverged, err = r.diverged(ctx, tx, t, issued)
+		}
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, sql.ErrNoRows) {
 		return Recorded{}, r.absent(ctx, tx, t.Device)
 	} else if err != nil {
 		return Recorded{}, err
 	}
-	var rec Recorded
-	if t.Domain != NoDomain {
-		if rec.Diverged, err = r.diverged(ctx, tx, t); err != nil {
-			return Recorded{}, err
-		}
-		if rec.Diverged {
-			if _, err := tx.StmtContext(ctx, r.diverge).ExecContext(ctx, issued, t.Device[:]); err != nil {
-				return Recorded{}, err
-			}
-		}
-	}
-	nonce := t.Nonce
-	if nonce == nil {
-		nonce = []byte{}
-	}
 	var served int64
-	err = tx.StmtContext(ctx, r.insert).QueryRowContext(ctx, t.Digest[:], t.Device[:], t.Product, t.Baseline[:], t.Release,
-		t.Domain, nonce, t.Content[:], t.Leaf[:], issued).Scan(&served)
+	err = tx.StmtContext(ctx, r.insert).QueryRowContext(ctx, t.Device[:], t.Domain, nonce, t.Release, t.Digest[:],
+		t.Product, t.Baseline[:], t.Content[:], t.Leaf[:], issued).Scan(&served)
 	rec.Repeated = served > 1
 	return rec, err
 }
@@ -223,21 +222,18 @@ func (r *recorder) absent(ctx context.Context, tx *sql.Tx, id [32]byte) error {
 	return ErrBlocked
 }
 
-// diverged tells whether the ticket's nonce was seen before and another one
-// since. A device that rolled its nonce can't name the old one again, so either
-// two devices have this identity, or somebody set one back to an older copy.
-func (r *recorder) diverged(ctx context.Context, tx *sql.Tx, t *Ticket) (bool, error) {
-	var latest []byte
-	err := tx.StmtContext(ctx, r.latest).QueryRowContext(ctx, t.Device[:], t.Domain).Scan(&latest)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && string(latest) == string(t.Nonce) {
+// diverged tells whether a nonce that is not the one of the ticket before was
+// seen earlier, and notes it. A device that rolled its nonce can't name the old
+// one again, so either two devices have this identity, or somebody set one back
+// to an older copy.
+func (r *recorder) diverged(ctx context.Context, tx *sql.Tx, t *Ticket, now int64) (bool, error) {
+	var one int
+	err := tx.StmtContext(ctx, r.seen).QueryRowContext(ctx, t.Device[:], t.Domain, t.Nonce).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
-	var one int
-	err = tx.StmtContext(ctx, r.seen).QueryRowContext(ctx, t.Device[:], t.Domain, t.Nonce).Scan(&one)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	_, err = tx.StmtContext(ctx, r.diverge).ExecContext(ctx, now, t.Device[:])
+	return true, err
 }

@@ -69,7 +69,7 @@ func (db *DB) Tickets(ctx context.Context, device [32]byte, limit int) ([]Ticket
 // HasTicketFor tells whether a ticket for the release was ever issued to the device.
 func (db *DB) HasTicketFor(ctx context.Context, device [32]byte, release string) (bool, error) {
 	var one int
-	err := db.read.QueryRowContext(ctx, "SELECT 1 FROM tickets WHERE release = $1 AND device = $2 LIMIT 1", release, device[:]).Scan(&one)
+	err := db.read.QueryRowContext(ctx, "SELECT 1 FROM tickets WHERE device = $1 AND release = $2 LIMIT 1", device[:], release).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -114,23 +114,50 @@ func (db *DB) Authorised(ctx context.Context) ([]Authorised, error) {
 }
 
 // DevicesOf counts the devices that ever got a ticket for the release, and
-// those whose latest ticket is for it.
+// those whose latest ticket is for it. It reads every ticket: seconds for a
+// large fleet.
 func (db *DB) DevicesOf(ctx context.Context, release string) (ever, latest int64, err error) {
 	err = db.read.QueryRowContext(ctx, "SELECT COUNT(DISTINCT device) FROM tickets WHERE release = $1", release).Scan(&ever)
 	if err != nil {
 		return 0, 0, err
 	}
-	err = db.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM devices WHERE release = $1", release).Scan(&latest)
+	latest, err = db.LatestOf(ctx, release)
 	return ever, latest, err
 }
 
-const ticketColumns = "digest, device, product, baseline, release, domain, nonce, content, leaf, issued, served"
+// LatestOf counts the devices whose latest ticket is for the release.
+func (db *DB) LatestOf(ctx context.Context, release string) (n int64, err error) {
+	err = db.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM devices WHERE release = $1", release).Scan(&n)
+	return n, err
+}
+
+// Latest counts devices by the release of their latest ticket, "" being the
+// baseline.
+func (db *DB) Latest(ctx context.Context) (map[string]int64, error) {
+	rows, err := db.read.QueryContext(ctx, "SELECT release, COUNT(*) FROM devices GROUP BY release")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	counts := map[string]int64{}
+	for rows.Next() {
+		var release string
+		var n int64
+		if err := rows.Scan(&release, &n); err != nil {
+			return nil, err
+		}
+		counts[release] = n
+	}
+	return counts, rows.Err()
+}
+
+const ticketColumns = "device, domain, nonce, release, digest, product, baseline, content, leaf, issued, served"
 
 func scanTicket(row scanner) (Ticket, error) {
 	var t Ticket
 	var digest, device, baseline, content, leaf []byte
 	var issued int64
-	err := row.Scan(&digest, &device, &t.Product, &baseline, &t.Release, &t.Domain, &t.Nonce, &content, &leaf, &issued, &t.Served)
+	err := row.Scan(&device, &t.Domain, &t.Nonce, &t.Release, &digest, &t.Product, &baseline, &content, &leaf, &issued, &t.Served)
 	copy(t.Digest[:], digest)
 	copy(t.Device[:], device)
 	copy(t.Baseline[:], baseline)

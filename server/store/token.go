@@ -138,9 +138,9 @@ func (db *DB) Enrol(ctx context.Context, secret string, d Device, now time.Time)
 			return err
 		}
 		d.Enrolled = now
-		_, err = tx.ExecContext(ctx, `INSERT INTO devices (`+deviceColumns+`)
-			VALUES ($1, $2, $3, $4, '', $5, $6, $6, 0, '', 0, 0)`,
-			d.ID[:], d.Key, d.Product, d.Baseline[:], d.Token, micros(now))
+		_, err = tx.ExecContext(ctx, `INSERT INTO devices (`+deviceColumns+`, nonce, before)
+			VALUES ($1, $2, $3, $4, '', $5, $6, $6, 0, '', 0, 0, $7, $7)`,
+			d.ID[:], d.Key, d.Product, d.Baseline[:], d.Token, micros(now), []byte{})
 		return err
 	})
 	if err != nil {

@@ -24,28 +24,30 @@ CREATE TABLE devices (
     token        TEXT   NOT NULL,             -- id of the token it enrolled with
     enrolled     BIGINT NOT NULL,
     seen         BIGINT NOT NULL,
+    nonce        BYTEA  NOT NULL,             -- of the latest ticket that has one; empty: none yet
+    before       BYTEA  NOT NULL,             -- the nonce that the latest ticket found there
     blocked      BIGINT NOT NULL,             -- 0: not blocked
     block_reason TEXT   NOT NULL,
     diverged     BIGINT NOT NULL,             -- when a dead nonce last came back; 0: never
     divergences  BIGINT NOT NULL
 );
-CREATE INDEX devices_release ON devices (release);
 
+-- One row for each ticket, written while a device waits: it has no index but
+-- its key, which also finds a device's tickets.
 CREATE TABLE tickets (
-    digest   BYTEA  NOT NULL PRIMARY KEY, -- SHA-256 of the ticket as it was sent
     device   BYTEA  NOT NULL,
+    domain   BIGINT NOT NULL,             -- of the nonce; -1: none
+    nonce    BYTEA  NOT NULL,             -- empty for a baseline ticket
+    release  TEXT   NOT NULL,             -- '' for the baseline itself
+    digest   BYTEA  NOT NULL,             -- SHA-256 of the ticket as it was sent
     product  TEXT   NOT NULL,
     baseline BYTEA  NOT NULL,
-    release  TEXT   NOT NULL,
-    domain   BIGINT NOT NULL,
-    nonce    BYTEA  NOT NULL,             -- empty for a baseline ticket
     content  BYTEA  NOT NULL,             -- digest of the set without the device: what was authorised
-    leaf     BYTEA  NOT NULL,             -- SHA-256 of the certificate that signed
+    leaf     BYTEA  NOT NULL,             -- SHA-256 of the key that signed
     issued   BIGINT NOT NULL,
-    served   BIGINT NOT NULL              -- how often it was sent: retries count here
+    served   BIGINT NOT NULL,             -- how often it was sent: retries count here
+    PRIMARY KEY (device, domain, nonce, release, digest)
 );
-CREATE INDEX tickets_device ON tickets (device, domain, issued);
-CREATE INDEX tickets_release ON tickets (release, device);
 
 -- Releases that must not be signed any more, whatever the catalog on disk says.
 CREATE TABLE stops (
