@@ -57,7 +57,7 @@ func printEvidence(s *cli.Screen, e device.Evidence) error {
 		for _, a := range e.Apps {
 			value := s.Dash()
 			if a.E != nil {
-				value = sprintf("%.3g of %g", *a.E, a.Needed)
+				value = strength(*a.E) + sprintf(" (asks at %g)", a.Needed)
 			}
 			verdict := a.Text
 			if !a.Listed {
@@ -76,6 +76,19 @@ func printEvidence(s *cli.Screen, e device.Evidence) error {
 		s.Notef("%s Crashes are not being counted now (sealant doctor).\n", s.Warn())
 	}
 	return nil
+}
+
+// strength writes an E for a table.
+func strength(e float64) string {
+	switch {
+	case e >= 1000:
+		return "over 1000"
+	case e < 0.01:
+		return "under 0.01"
+	case e < 10:
+		return sprintf("%.2f", e)
+	}
+	return sprintf("%.0f", e)
 }
 
 // rate writes crashes and hours of use.
