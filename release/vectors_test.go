@@ -205,6 +205,15 @@ func writeVectors(t *testing.T) {
 	write("manifest-ok-text", "manifest", "ok", "text beyond ASCII, with the two escapes that are needed", text)
 	write("recall-circle", "recall", "refused", "two recalls that lead to each other", strings.Replace(good["recall"], `"entries":[`,
 		`"entries":[{"date":"2026-11-25T09:00:00Z","reason":"x","release":"SI-2026-0006","text":"","to":"SI-2026-0007"},`, 1))
+	const leaf = `{"date":"2026-11-25T09:00:00Z","id":"%s","reason":"its key was stolen"}`
+	one, two := fmt.Sprintf(leaf, strings.Repeat("0a", 32)), fmt.Sprintf(leaf, strings.Repeat("0b", 32))
+	for what, list := range map[string]string{"ok": one + "," + two, "none": "", "unsorted": two + "," + one, "twice": one + "," + one, "zeros": fmt.Sprintf(leaf, strings.Repeat("00", 32))} {
+		expect := "refused"
+		if what == "ok" {
+			expect = what
+		}
+		write("recall-leaves-"+what, "recall", expect, "revoked leaves: "+what, strings.Replace(good["recall"], `,"product"`, `,"leaves":[`+list+`],"product"`, 1))
+	}
 	write("advice-weak-evidence", "advice", "refused", "evidence below 10", strings.Replace(good["advice"], `"min_evidence":20`, `"min_evidence":9`, 1))
 	write("rollout-101-percent", "rollout", "refused", "more than all", strings.Replace(good["rollout"], `"percent":10`, `"percent":101`, 1))
 	write("baseline-one-name-twice", "baseline", "refused", "two cryptexes of one name", strings.Replace(good["baseline"], `"name":"web"`, `"name":"os"`, 1))
