@@ -43,6 +43,7 @@ type stage string
 const (
 	vendor stage = "vendor"
 	kiosk  stage = "kiosk"
+	lab    stage = "lab" // this machine, around the pretend device
 )
 
 // result is what a command did.
@@ -103,7 +104,7 @@ func (s *story) say(format string, args ...any) {
 // run types a command at a stage and checks what came of it; without a wanted
 // exit code it must succeed.
 func (s *story) run(at stage, line string, wants ...want) result {
-	prompt := map[stage]string{vendor: "vendor$ ", kiosk: "kiosk# "}[at]
+	prompt := map[stage]string{vendor: "vendor$ ", kiosk: "kiosk# ", lab: "lab# "}[at]
 	if !s.terse {
 		fmt.Fprintf(s.out, "%s%s\n", s.screen.Strong(prompt), line)
 	}

@@ -62,7 +62,7 @@ func TestQuickstart(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the page's commands failed: %v\n%s", err, out)
 	}
-	for _, want := range []string{"door: opened for mallory", "door: refused", "bit-exact both ways", "Nothing running was changed", "Fixed now", "nothing to download"} {
+	for _, want := range []string{"door: opened for mallory", "door: refused", "bit-exact both ways", "Nothing running was changed", "Fixed now", "no download"} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("the page's commands never print %q\n%s", want, out)
 		}
