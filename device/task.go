@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -388,14 +389,19 @@ func decodeTicket(text string) ([]byte, error) {
 	return der, nil
 }
 
-// verifyTicket fills in who this device is and checks a ticket against the
-// pinned root.
-func (d *Device) verifyTicket(der []byte, b release.Baseline, want ticket.Expect) (*ticket.Ticket, error) {
+// ticketRoot is the root of tickets that the operating system pins.
+func (d *Device) ticketRoot() (*x509.Certificate, error) {
 	text, err := readLimited(d.Store.TicketRootPath(), 64<<10)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the root certificate of tickets: %w", err)
 	}
-	root, err := ticket.ParseRoot(text)
+	return ticket.ParseRoot(text)
+}
+
+// verifyTicket fills in who this device is and checks a ticket against the
+// pinned root.
+func (d *Device) verifyTicket(der []byte, b release.Baseline, want ticket.Expect) (*ticket.Ticket, error) {
+	root, err := d.ticketRoot()
 	if err != nil {
 		return nil, err
 	}

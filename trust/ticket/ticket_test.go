@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -375,6 +376,25 @@ func TestIDSurvivesAnotherSignature(t *testing.T) {
 	one, two := mustParse(t, a.issue(t, c)), mustParse(t, a.issue(t, c))
 	if bytes.Equal(one.Signature(), two.Signature()) || one.ID() != two.ID() {
 		t.Error("two signatures must differ and the ids must not")
+	}
+}
+
+func TestAuthentic(t *testing.T) {
+	a, other := newAuthority(t, "test"), newAuthority(t, "other")
+	tk := mustParse(t, a.issue(t, example()))
+	if err := tk.Authentic(a.root); err != nil {
+		t.Error(err)
+	}
+	for _, root := range []*x509.Certificate{other.root, a.leaf.cert, nil} {
+		if err := tk.Authentic(root); fault.KindOf(err) != fault.Ticket {
+			t.Errorf("under another root: %v", err)
+		}
+	}
+	der := a.issue(t, example())
+	nonce := example().Nonce
+	changed := mustParse(t, flip(der, 8*bytes.Index(der, nonce[:])))
+	if err := changed.Authentic(a.root); err == nil {
+		t.Error("a changed ticket is authentic")
 	}
 }
 

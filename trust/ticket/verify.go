@@ -75,6 +75,17 @@ func Verify(der []byte, root *x509.Certificate, want Expect) (*Ticket, error) {
 	return t, nil
 }
 
+// Authentic says whether a leaf that root issued signed the ticket within its
+// constraints. It is one part of Verify, for showing a ticket to a person who
+// wants to know what is right and what is wrong about it: that a ticket is
+// authentic doesn't make it acceptable anywhere.
+func (t *Ticket) Authentic(root *x509.Certificate) error {
+	if err := t.authentic(root, &Expect{}); err != nil {
+		return fault.New(fault.Ticket, "cannot accept ticket: %w", err)
+	}
+	return nil
+}
+
 // authentic checks who signed the ticket.
 func (t *Ticket) authentic(root *x509.Certificate, want *Expect) error {
 	constraints, err := checkLeaf(t.Leaf, root)
