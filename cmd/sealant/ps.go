@@ -8,6 +8,7 @@ import (
 	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/internal/cli"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 func newPs() *cobra.Command {
@@ -69,8 +70,21 @@ func printProcesses(s *cli.Screen, r device.Running, proof bool) {
 		s.Notef("no process uses content of a cryptex\n")
 	}
 	if r.Hidden > 0 {
-		s.Notef("%s %d processes of others were not looked into (sudo sealant ps)\n", s.Warn(), r.Hidden)
+		s.Notef("%s %s\n", s.Warn(), hidden(r.Hidden))
 	}
+}
+
+// hidden says how many processes could not be looked into. Even root may be
+// kept from some, by a sandbox.
+func hidden(n int) string {
+	text := sprintf("%d processes could not be looked into", n)
+	if n == 1 {
+		text = "1 process could not be looked into"
+	}
+	if !linux.Root() {
+		text += ": they are not yours (sudo sealant ps)"
+	}
+	return text
 }
 
 // contentOf is the level that the content has: "42.3 (b)", "42.3 base".

@@ -16,9 +16,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // BPF is the first choice: two programs of a few dozen instructions, on fork and
@@ -60,9 +60,13 @@ func OpenBPF() (*BPF, error) {
 }
 
 func (b *BPF) open() error {
-	// Kernels before 5.11 charge maps against the locked memory limit.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return err
+	// Kernels before 5.11 charge maps against the locked memory limit. (The
+	// library's own package for this makes a map whenever a program that links it
+	// starts, which costs each command some milliseconds.)
+	if !linux.AtLeast("5.11") {
+		if err := linux.LockAnyMemory(); err != nil {
+			return err
+		}
 	}
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {

@@ -52,6 +52,15 @@ func CopyLimits(p *Process) error {
 	return p.copyLogin()
 }
 
+// LockAnyMemory takes away this process's limit on locked memory.
+func LockAnyMemory() error {
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("cannot lift the limit on locked memory: %w", err)
+	}
+	return nil
+}
+
 // limitNames are the lines of /proc/PID/limits.
 var limitNames = map[string]int{
 	"Max cpu time":          unix.RLIMIT_CPU,
