@@ -127,6 +127,28 @@ func (d *Device) takeBack(ctx context.Context, cat *catalog.Client, st state, se
 	return nil
 }
 
+// recalled says, offline, whether the vendor took a release back: by the recall
+// list as it was last verified, or by what this device noted when it obeyed.
+func (d *Device) recalled(ctx context.Context, rel string) (reason string, yes bool) {
+	if cat, err := d.catalog(); err == nil {
+		if l, err := cat.RecallList(ctx); err == nil {
+			if r, ok := l.Find(rel); ok {
+				return r.Reason, true
+			}
+		}
+	}
+	all, err := d.Holds()
+	if err != nil {
+		return "", false
+	}
+	for _, h := range all {
+		if h.Release == rel && h.Reason == "recalled" {
+			return "recalled", true
+		}
+	}
+	return "", false
+}
+
 // holdTask holds what a set brought.
 func holdTask(set store.Set, scope, why string) change.Task {
 	return task(taskHold, "release", set.Release, "level", fmt.Sprint(set.Level), "scope", scope, "why", why)

@@ -208,6 +208,10 @@ func (d *Device) cancelRemoval(ctx context.Context, st state, o RemoveOptions, a
 		return Removed{}, fault.New(fault.Failed, "cannot cancel: no removal is waiting for a restart").Hint("sealant reapply puts removed improvements back")
 	}
 	set := *st.current
+	if reason, recalled := d.recalled(ctx, set.Release); recalled {
+		return Removed{}, fault.New(fault.Recalled, "cannot keep %s: the vendor took it back: %s", setName(set), reason).
+			Hint("restart to finish; a corrected improvement will follow")
+	}
 	m, err := d.manifest(set.Release)
 	if err != nil {
 		return Removed{}, err

@@ -110,7 +110,7 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	s.Held = slices.DeleteFunc(s.Held, func(h Hold) bool { return h.Baseline != st.digest })
-	d.statusOfSets(st, &s)
+	d.statusOfSets(ctx, st, &s)
 	return s, d.statusOfContent(st, &s)
 }
 
@@ -136,9 +136,9 @@ func (d *Device) statusOfFeed(ctx context.Context, st state, s *Status) {
 	if age > d.Config.Policy.TrustFreshnessMax || cat.Clock().After(cat.Expires()) {
 		s.FeedState = "stale"
 	}
-	set := st.running()
-	if set == nil || set.IsBaseline() {
-		return
+	set := d.bootedSet()
+	if set.IsBaseline() && st.running() != nil {
+		set = *st.running()
 	}
 	if l, err := cat.RecallList(ctx); err == nil {
 		if r, ok := l.Find(set.Release); ok {
@@ -148,7 +148,7 @@ func (d *Device) statusOfFeed(ctx context.Context, st state, s *Status) {
 }
 
 // statusOfSets says which improvement the device has and how far it is.
-func (d *Device) statusOfSets(st state, s *Status) {
+func (d *Device) statusOfSets(ctx context.Context, st state, s *Status) {
 	booted := d.bootedSet()
 	s.Booted = setName(booted)
 	show := func(set *store.Set) { s.Release, s.Improvement = set.Release, setName(*set) }
@@ -157,15 +157,14 @@ func (d *Device) statusOfSets(st state, s *Status) {
 		s.State, s.Note = StateInert, "the operating system was updated: improvements for the old one are inert"
 	case st.next != nil && !st.inert(st.next):
 		s.Next, s.Restart = setName(*st.next), true
+		_, recalled := d.recalled(ctx, booted.Release)
 		switch {
+		case st.next.Level < booted.Level && recalled:
+			s.State = StateReverting
+			show(&booted)
 		case st.next.IsBaseline():
 			s.State = StateRemoving
-			if st.current != nil {
-				show(st.current)
-			}
-		case st.current != nil && st.current.Level > st.next.Level && !st.inert(st.current):
-			s.State = StateReverting
-			show(st.next)
+			show(&booted)
 		default:
 			s.State = StateStaged
 			show(st.next)

@@ -72,7 +72,7 @@ func printCheck(s *cli.Screen, c device.Checked, why bool) {
 	for _, g := range c.Gates {
 		if g.Open {
 			if why {
-				printf(s, "%s %-10s %s\n", s.Good(), g.Gate, g.Text)
+				printf(s, "%s %-11s %s\n", s.Good(), g.Gate, g.Text)
 			}
 			continue
 		}
@@ -82,9 +82,9 @@ func printCheck(s *cli.Screen, c device.Checked, why bool) {
 		if !why && closed {
 			continue
 		}
-		printf(s, "%s %-10s %s (%s)\n", s.Bad(), g.Gate, g.Text, g.Code)
+		printf(s, "%s %-11s %s (%s)\n", s.Bad(), g.Gate, g.Text, g.Code)
 		if !closed && g.Remedy != "" {
-			printf(s, "  %-10s %s\n", "", g.Remedy)
+			printf(s, "  %-11s %s\n", "", g.Remedy)
 		}
 		closed = true
 	}

@@ -51,7 +51,11 @@ func printStatus(s *cli.Screen, st device.Status) {
 	printFixes(s, "Installed, not active ", st.Waiting)
 	printf(s, "Enforcement %s  Recall %s  Advice %s\n", st.Enforcement+" ("+strings.TrimSuffix(strings.TrimPrefix(st.Enforced, "kernel ("), ")")+")", st.Recall, adviceText(st.Advice))
 	for _, h := range st.Held {
-		printf(s, "Held: %s %s (%s), until something newer or sealant reapply\n", h.Release, h.Reason, h.Actor)
+		end := "until something newer, or sealant reapply"
+		if h.Reason == "recalled" {
+			end = "until something newer"
+		}
+		printf(s, "Held: %s %s (%s), %s\n", h.Release, h.Reason, h.Actor, end)
 	}
 }
 
@@ -91,7 +95,7 @@ func improvement(s *cli.Screen, st device.Status) string {
 	case device.StateRemoving:
 		return sprintf("Improvement %s  %s removal staged: %s after restart", name, s.Half(), st.Next)
 	case device.StateReverting:
-		return sprintf("Improvement %s  %s staged after a recall; restart to finish (now: %s)", name, s.Half(), st.Booted)
+		return sprintf("Improvement %s  %s taken back by the vendor: %s after restart", name, s.Half(), st.Next)
 	case device.StateInert:
 		return sprintf("Improvement %s  %s inert: not used", strings.TrimSpace(name), s.Bad())
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 //	recall N            and takes it back
 //	restart             the device restarts
 //	offline, online     the device's network
+//	exits CODE COMMAND  runs a command that must end with that exit code
 func TestScripts(t *testing.T) {
 	bin := command(t)
 	type key struct{}
@@ -44,6 +46,11 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 				return err
 			}
+			for _, dir := range []string{"etc/sealant/policy.d", "sys/class/power_supply/BAT0", "sys/class/power_supply/AC"} {
+				if err := os.MkdirAll(filepath.Join(m.root, dir), 0o755); err != nil {
+					return err
+				}
+			}
 			e.Setenv("PATH", filepath.Dir(wrapper)+":"+os.Getenv("PATH"))
 			e.Setenv("LANG", "C.UTF-8")
 			e.Setenv("ROOT", m.root)
@@ -58,7 +65,20 @@ func TestScripts(t *testing.T) {
 			"recall":  func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.recall(number(ts, args[0])) },
 			"restart": func(ts *testscript.TestScript, _ bool, args []string) { at(ts).boot() },
 			"offline": func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.hostile(hangUp) },
-			"online":  func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.hostile(nil) },
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				var exit *exec.ExitError
+				code := 0
+				if errors.As(err, &exit) {
+					code = exit.ExitCode()
+				} else if err != nil {
+					ts.Fatalf("%v", err)
+				}
+				if code != number(ts, args[0]) {
+					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+			"online": func(ts *testscript.TestScript, _ bool, args []string) { at(ts).v.hostile(nil) },
 		},
 	})
 }
