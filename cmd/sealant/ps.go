@@ -98,9 +98,6 @@ func printProof(s *cli.Screen, u launch.Use) {
 	if len(p.Files) > 0 {
 		how = append(how, "mapped")
 	}
-	if p.Held {
-		how = append(how, "program or folder")
-	}
 	if p.Launched {
 		how = append(how, "launched with it")
 	}

@@ -58,7 +58,6 @@ type Proof struct {
 	Device    string   `json:"device"`          // of the file system, "0:47"
 	Mounted   bool     `json:"mounted"`         // still mounted in that namespace
 	Files     []string `json:"files,omitempty"` // that the process has mapped
-	Held      bool     `json:"held,omitempty"`  // its program, folder or root lies there
 	Launched  bool     `json:"launched,omitempty"`
 }
 
@@ -157,10 +156,9 @@ func (s *scan) process(pid int) error {
 	if err != nil {
 		return err
 	}
-	held := p.Holds(s.ours)
 	record, launched := of(s.records, p)
 	launched = launched && record.PID == pid
-	if len(maps) == 0 && len(held) == 0 && !launched {
+	if len(maps) == 0 && !launched {
 		return nil
 	}
 	found := map[linux.Device]*Proof{}
@@ -174,11 +172,6 @@ func (s *scan) process(pid int) error {
 		// Without a mount the number alone proves nothing: look at the file.
 		if mounted[m.Device] || maps[i].OnErofs(p) {
 			proof(m.Device).Files = append(proof(m.Device).Files, m.Path)
-		}
-	}
-	for _, d := range held {
-		if mounted[d] || found[d] != nil {
-			proof(d).Held = true
 		}
 	}
 	if launched {

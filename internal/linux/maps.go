@@ -128,7 +128,7 @@ func digits(s []byte, base uint64) (n uint64) {
 // OnErofs says whether the mapped file really lies on an EROFS file system. A
 // device number alone may have been given to another one meanwhile.
 func (m *Mapping) OnErofs(p *Process) bool {
-	fd, err := unix.Openat(int(p.dir.Fd()), "map_files/"+m.window, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p.dir, "map_files/"+m.window, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
@@ -142,7 +142,7 @@ func (m *Mapping) OnErofs(p *Process) bool {
 func (p *Process) Holds(wanted func(Device) bool) (list []Device) {
 	for _, name := range []string{"exe", "cwd", "root"} {
 		var st unix.Stat_t
-		if unix.Fstatat(int(p.dir.Fd()), name, &st, 0) != nil {
+		if unix.Fstatat(p.dir, name, &st, 0) != nil {
 			continue
 		}
 		if dev := device(st.Dev); wanted(dev) {
@@ -154,7 +154,7 @@ func (p *Process) Holds(wanted func(Device) bool) (list []Device) {
 
 // OpenFiles lists the wanted devices on which the process has files open.
 func (p *Process) OpenFiles(wanted func(Device) bool) ([]Device, error) {
-	fd, err := unix.Openat(int(p.dir.Fd()), "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, p.wrap("fd", err)
 	}

@@ -55,7 +55,7 @@ func Enter(process Pidfd) error {
 func (p *Process) SameRoot() (bool, error) {
 	const mask = unix.STATX_INO | unix.STATX_MNT_ID
 	var a, b unix.Statx_t
-	if err := unix.Statx(int(p.dir.Fd()), "root", 0, mask, &a); err != nil {
+	if err := unix.Statx(p.dir, "root", 0, mask, &a); err != nil {
 		return false, p.wrap("root", err)
 	}
 	if err := unix.Statx(unix.AT_FDCWD, "/", 0, mask, &b); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,20 +27,28 @@ const procLimit = 1 << 20
 // name) is good for a decision; Command is for showing.
 type Process struct {
 	PID int
-	dir *os.File
+	dir int // a plain descriptor: a scan opens thousands
 }
 
 // OpenProcess holds the process pid.
 func OpenProcess(pid int) (*Process, error) {
-	dir, err := os.OpenFile("/proc/"+strconv.Itoa(pid), unix.O_DIRECTORY|unix.O_PATH, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cannot find process %d: %w", pid, err)
+	for {
+		dir, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return &Process{pid, dir}, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, fmt.Errorf("cannot find process %d: %w", pid, err)
+		}
 	}
-	return &Process{pid, dir}, nil
 }
 
-// Close lets go of the process.
-func (p *Process) Close() error { return p.dir.Close() }
+// Close lets go of the process. Nothing may be asked of it any more.
+func (p *Process) Close() error {
+	dir := p.dir
+	p.dir = -1
+	return unix.Close(dir)
+}
 
 // Processes lists the numbers of all processes that this one can see.
 func Processes() ([]int, error) {
@@ -74,7 +83,7 @@ func Denied(err error) bool { return errors.Is(err, os.ErrPermission) }
 
 func (p *Process) open(name string) (int, error) {
 	for {
-		fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if !errors.Is(err, unix.EINTR) {
 			return fd, p.wrap(name, err)
 		}
@@ -93,15 +102,30 @@ func (p *Process) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, procLimit))
-	return data, p.wrap(name, err)
+	defer unix.Close(fd)
+	data := make([]byte, 0, 2048)
+	for len(data) < procLimit {
+		if len(data) == cap(data) {
+			data = slices.Grow(data, cap(data))
+		}
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, p.wrap(name, err)
+		}
+		if n == 0 {
+			break
+		}
+		data = data[:len(data)+n]
+	}
+	return data, nil
 }
 
 func (p *Process) readlink(name string) (string, error) {
 	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(p.dir.Fd()), name, buf)
+	n, err := unix.Readlinkat(p.dir, name, buf)
 	if err != nil {
 		return "", p.wrap(name, err)
 	}
