@@ -34,6 +34,8 @@ func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
 			log.Info("boot "+c.State, "set", c.Set)
 		}
 	}
+	observer.begin(ctx)
+	defer observer.end()
 	calls, err := localapi.Listen(d.Store.SocketPath())
 	if err != nil {
 		return err

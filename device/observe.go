@@ -22,6 +22,7 @@ type observer struct {
 	open     Opener
 	log      *slog.Logger
 	recorder *evidence.Recorder // nil if there is no room for counts
+	watch    *witness.Watch     // nil until begin, and where this machine can't tell of crashes
 
 	mu       sync.Mutex
 	counting string // how crashes are learned of, "" while they are not
@@ -65,20 +66,18 @@ func (o *observer) count(by string) {
 	o.counting = by
 }
 
-// run counts until ctx ends.
-func (o *observer) run(ctx context.Context) error {
-	if o.recorder != nil {
-		err := o.watch(ctx)
-		o.count("")
-		if err != nil {
-			o.log.Warn("crashes are not counted", "error", err)
-		}
+// begin starts to look, so that nothing is missed from now on. A machine on
+// which that fails is told so once.
+func (o *observer) begin(ctx context.Context) {
+	if o.recorder == nil {
+		return
 	}
-	<-ctx.Done()
-	return nil
+	if err := o.look(ctx); err != nil {
+		o.log.Warn("crashes are not counted", "error", err)
+	}
 }
 
-func (o *observer) watch(ctx context.Context) error {
+func (o *observer) look(ctx context.Context) error {
 	d, err := o.open()
 	if err != nil {
 		return err
@@ -98,7 +97,7 @@ func (o *observer) watch(ctx context.Context) error {
 		o.log.Warn("crashes are counted without BPF", "error", reason)
 	}
 	o.count(witness.Describe(reason))
-	watch := &witness.Watch{
+	o.watch = &witness.Watch{
 		Recorder: o.recorder, Source: source, Apps: apps, Log: o.log,
 		Damaged: func(arm evidence.Arm) (bool, error) {
 			d, err := o.open()
@@ -109,7 +108,27 @@ func (o *observer) watch(ctx context.Context) error {
 		},
 		OnCrash: func(c evidence.Crash) { o.crashed(ctx, c) },
 	}
-	return watch.Run(ctx)
+	return nil
+}
+
+// end lets go of what begin holds.
+func (o *observer) end() {
+	if o.watch != nil {
+		o.watch.Source.Close()
+		o.watch.Apps.Close()
+	}
+}
+
+// run counts until ctx ends.
+func (o *observer) run(ctx context.Context) error {
+	if o.watch != nil {
+		if err := o.watch.Run(ctx); err != nil {
+			o.log.Warn("crashes are no longer counted", "error", err)
+		}
+		o.count("")
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (o *observer) apps() ([]policy.App, error) {

@@ -129,10 +129,11 @@ func (m *Machine) arm(set, release string) (evidence.Arm, bool) {
 // program is replaced. A program that lies in a cryptex has none of its own: it
 // changes with the content, and that is what is judged.
 func (m *Machine) version(executable string) string {
-	if root := m.store.Root(); !strings.HasPrefix(executable, strings.TrimSuffix(root, "/")+"/") {
-		executable = filepath.Join(root, executable)
+	// Links may lead into a cryptex only below the device's own root.
+	real, err := filepath.EvalSymlinks(filepath.Join(m.store.Root(), executable))
+	if err != nil {
+		real, err = filepath.EvalSymlinks(executable)
 	}
-	real, err := filepath.EvalSymlinks(executable)
 	if err != nil || strings.HasPrefix(real, m.store.CryptexDir()+"/") || strings.HasPrefix(real, m.store.RunDir()+"/") {
 		return ""
 	}
