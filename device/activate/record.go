@@ -15,7 +15,7 @@ import (
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
-// RecordSchema is the form of a boot record; spec/state.md describes it.
+// RecordSchema is the form of a boot record; spec/run.md describes it.
 const RecordSchema = "sealant.boot/1"
 
 // maxRecord bounds a boot record, in bytes.
@@ -124,6 +124,10 @@ func ReadRecord(st *store.Store) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("cannot read the boot record: %w", err)
 	}
+	return parseRecord(data)
+}
+
+func parseRecord(data []byte) (Record, error) {
 	var r Record
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -133,5 +137,9 @@ func ReadRecord(st *store.Store) (Record, error) {
 	if _, err := d.Token(); err != io.EOF || r.Schema != RecordSchema {
 		return Record{}, fmt.Errorf("cannot read the boot record: it is not one %s document", RecordSchema)
 	}
-	return r, nil
+	switch r.Slot {
+	case "", store.Next, store.Current, store.Base, Delivered:
+		return r, nil
+	}
+	return Record{}, fmt.Errorf("cannot read the boot record: %q is no slot", r.Slot)
 }

@@ -331,6 +331,14 @@ func TestParseRecord(t *testing.T) {
 	}
 }
 
+func TestRecordVectors(t *testing.T) {
+	rig.DocumentVectors(t, "../../spec/vectors/run", "launch", func(name string, data []byte, ok bool) {
+		if _, err := parseRecord(data); (err == nil) != ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+}
+
 func FuzzParseRecord(f *testing.F) {
 	good, _ := json.Marshal(Record{Schema: RecordSchema, PID: 5, Content: []activate.Content{{Name: "web"}}})
 	f.Add(good)

@@ -17,7 +17,7 @@ import (
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
-// RecordSchema is the form of a launch record; spec/state.md describes it.
+// RecordSchema is the form of a launch record; spec/run.md describes it.
 const RecordSchema = "sealant.launch/1"
 
 // maxRecord bounds one record, in bytes.
