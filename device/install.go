@@ -219,16 +219,20 @@ func (d *Device) affected(set store.Set) []string {
 
 // bootedSet is the set that everything runs on that was not relaunched.
 func (d *Device) bootedSet() store.Set {
-	if id, err := activate.Booted(d.Store); err == nil && id != "" {
-		if set, err := d.Store.SetByID(id); err == nil {
-			return set
-		}
+	id, err := activate.Booted(d.Store)
+	if err != nil || id == "" { // this machine was not booted by sealant-boot
+		set, _ := d.Store.Slot(store.Current)
+		return set
 	}
-	set, err := d.Store.Slot(store.Current)
+	if set, err := d.Store.SetByID(id); err == nil {
+		return set
+	}
+	// The operating system's own images, attached without a set.
+	b, err := d.baseline()
 	if err != nil {
 		return store.Set{}
 	}
-	return set
+	return setOf(b, "", 0, b.Cryptexes, nil)
 }
 
 func installed(o *offer) Installed {

@@ -50,6 +50,7 @@ const (
 	StateRemoving  = "removing"  // a restart completes the removal
 	StateReverting = "reverting" // a restart completes a recall
 	StateInert     = "inert"     // made for another operating system
+	StateRefused   = "refused"   // the last boot could not use it
 	StateForeign   = "unenrolled"
 )
 
@@ -180,7 +181,7 @@ func (d *Device) statusOfSets(ctx context.Context, st state, s *Status) {
 			}
 		}
 		if s.State == StateActive && r.Set != st.current.ID {
-			s.State = StateInert
+			s.State = StateRefused
 		}
 	}
 }

@@ -96,6 +96,8 @@ func improvement(s *cli.Screen, st device.Status) string {
 		return sprintf("Improvement %s  %s removal staged: %s after restart", name, s.Half(), st.Next)
 	case device.StateReverting:
 		return sprintf("Improvement %s  %s taken back by the vendor: %s after restart", name, s.Half(), st.Next)
+	case device.StateRefused:
+		return sprintf("Improvement %s  %s not used: the last boot refused it; sealant install repairs it", name, s.Bad())
 	case device.StateInert:
 		return sprintf("Improvement %s  %s inert: not used", strings.TrimSpace(name), s.Bad())
 	}

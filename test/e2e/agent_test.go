@@ -185,7 +185,7 @@ func TestAutomatic(t *testing.T) {
 	m.wait("it installs", func() bool { return m.status().State == device.StateStaged })
 	stop()
 	m.boot()
-	stop, log = m.agent()
+	_, log = m.agent()
 	if s := m.status(); s.State != device.StateActive {
 		t.Errorf("%+v", s)
 	}

@@ -131,7 +131,7 @@ func TestDamagedImage(t *testing.T) {
 	if rec := m.boot(); rec.Slot != "base" || m.level("web") != 0 || len(rec.Refused) != 1 || rec.Refused[0].Cryptex != "web" {
 		t.Errorf("boot: %+v", rec)
 	}
-	if s := m.status(); s.State != device.StateInert || s.Note == "" {
+	if s := m.status(); s.State != device.StateRefused || s.Note == "" {
 		t.Errorf("status: %+v", s)
 	}
 	r, err := m.install("")
