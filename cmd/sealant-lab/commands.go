@@ -89,7 +89,14 @@ func newExec() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			run, err := d.command(args[1:]...)
+			line := args[1:]
+			if line[0] == "--" {
+				line = line[1:]
+			}
+			if len(line) == 0 {
+				return fault.New(fault.Usage, "no command to run on %s", args[0])
+			}
+			run, err := d.command(line...)
 			if err != nil {
 				return err
 			}
@@ -98,7 +105,7 @@ func newExec() *cobra.Command {
 			if err := run.Run(); errors.As(err, &exit) {
 				os.Exit(exit.ExitCode()) // the command's own code is the answer
 			} else if err != nil {
-				return fmt.Errorf("cannot run %s: %w", args[1], err)
+				return fmt.Errorf("cannot run %s: %w", line[0], err)
 			}
 			return nil
 		},
