@@ -77,6 +77,13 @@ func (p *Pending) Close() error {
 	return err
 }
 
+// WriteFile replaces a small file of an organ's own folder (EvidenceDir,
+// AnalyticsDir), durably, and reads it back.
+func WriteFile(path string, data []byte, mode fs.FileMode) error { return writeFile(path, data, mode) }
+
+// ReadFile reads a whole file of at most limit bytes.
+func ReadFile(path string, limit int64) ([]byte, error) { return readFile(path, limit) }
+
 // writeFile replaces a small file and reads it back: a disk that lies about a
 // write must not go unnoticed in state that decides the next boot.
 func writeFile(path string, data []byte, mode fs.FileMode) error {

@@ -66,6 +66,10 @@ func (s *Store) CatalogDir() string { return s.path("trust") }
 // EvidenceDir holds the counts of device/evidence.
 func (s *Store) EvidenceDir() string { return s.path("evidence") }
 
+// AnalyticsDir holds what the person agreed to and what waits to be sent, of
+// device/analytics.
+func (s *Store) AnalyticsDir() string { return s.path("analytics") }
+
 // TPMPath is where the machine's TPM is, if it has one: the device with the
 // kernel's resource manager.
 func (s *Store) TPMPath() string { return filepath.Join(s.root, "dev/tpmrm0") }
