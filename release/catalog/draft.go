@@ -291,7 +291,12 @@ func ParseDraft(root, present, data []byte) (*Draft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the draft: targets: %w", err)
 	}
-	return readDraft(Targets, m, rootKeys(r, Targets), data)
+	d, err := readDraft(Targets, m, rootKeys(r, Targets), data)
+	if err == nil && !sameDelegations(m, d.targets, false) {
+		// Changed would not show it: that is what ceremonies are for.
+		return nil, fault.New(fault.Seal, "cannot read the draft: it changes the keys of other roles")
+	}
+	return d, err
 }
 
 func readDraft(role string, present *metadata.Metadata[metadata.TargetsType], keys keySet, data []byte) (*Draft, error) {
