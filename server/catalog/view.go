@@ -1,12 +1,12 @@
 package catalog
 
 import (
-	"bytes"
 	"crypto/sha512"
 	"fmt"
 	"time"
 
 	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -40,29 +40,9 @@ type Set struct {
 	Content   [48]byte // digest of Text
 }
 
-// Text is the set in a form that a person and a log can keep: lines that end
-// with a line feed.
-//
-//	sealant set 1
-//	product ExampleOS
-//	baseline <96 hexadecimal digits>
-//	release SI-2026-0007              ("release -" for the baseline)
-//	cryptex web 2 <image> <seal> <trust cache> <root>
-//
-// There is one cryptex line for each member, in the order of their names; the
-// number is the subtype, the digests are hexadecimal. Nothing in it belongs to
-// a device: it is a ticket without device and nonce.
+// Text is the set as the public log keeps it.
 func (s *Set) Text() []byte {
-	var b bytes.Buffer
-	id := s.Release
-	if id == "" {
-		id = "-"
-	}
-	fmt.Fprintf(&b, "sealant set 1\nproduct %s\nbaseline %s\nrelease %s\n", s.Product, s.Baseline, id)
-	for _, c := range s.Cryptexes {
-		fmt.Fprintf(&b, "cryptex %s %d %x %x %x %x\n", c.Name, c.Subtype, c.Image, c.Seal, c.TrustCache, c.Root)
-	}
-	return b.Bytes()
+	return setlog.Text(ticket.Claims{Product: s.Product, Baseline: s.Baseline, Release: s.Release, Cryptexes: s.Cryptexes})
 }
 
 // NewView combines verified documents into a View. An improvement whose

@@ -4,11 +4,11 @@
 //
 // # Parties
 //
-// The signing service puts a set's text (spec/api.md: no device in it) into the
-// log before it signs the first ticket for it, and signs the tree's head. A
-// device that got a ticket looks its set up, and checks that the head is signed
-// by the log's key, that it contains the set, and that it extends the head the
-// device saw before (Client.Check). Anybody can read the log and compare it
+// The signing service puts a set's text (Text: no device in it) into the log before
+// it signs the first ticket for it, and signs the tree's head. A device that got
+// a ticket looks its set up, and checks that the head is signed by the log's key,
+// that it contains the set, and that it extends the head the device saw before
+// (Client.Prove). Anybody can read the log and compare it
 // with the catalog: a set in the log that the publisher never published means
 // a stolen signing leaf; two heads that don't extend each other (ErrFork) are
 // the proof that the log lies.
@@ -66,6 +66,12 @@ var (
 	ErrFork = errors.New("the log shows different histories to different readers")
 	// ErrAbsent: the log does not have the record.
 	ErrAbsent = errors.New("the log does not have this set")
+	// ErrLost: the log can't show what a head that it signed stands for. Its
+	// writer was put back to an older state, or hides something.
+	ErrLost = errors.New("the log no longer has what it once showed")
+	// ErrLie: what was fetched proves nothing: it is cut, changed or about
+	// something else.
+	ErrLie = errors.New("the log's answer does not hold")
 )
 
 // Signer is a log's name with its key.
@@ -156,46 +162,65 @@ func LookupPath(text []byte) string {
 type Client struct {
 	Verifier note.Verifier
 	// Fetch reads a file below the log's address, at most limit bytes of it. A
-	// file that is not there gives an error that is ErrAbsent.
+	// file that is not there gives an error that is ErrAbsent; what it says of
+	// anything else that went wrong comes back to the caller as it is.
 	Fetch func(path string, limit int64) ([]byte, error)
+}
+
+// Proof is what the log showed for a record.
+type Proof struct {
+	Tree tlog.Tree // of the head that was shown
+	Head []byte    // that head with its signature; nil if none could be read
 }
 
 // Check proves that the log has the record with this text, under a head that
 // extends the head seen before (the zero Tree if there was none). It returns
-// the head to remember. ErrFork is proven dishonesty; both heads should be kept.
+// the head to remember: the longer of the two.
 func (c *Client) Check(text []byte, before tlog.Tree) (tlog.Tree, error) {
+	p, err := c.Prove(text, before)
+	if err != nil || p.Tree.N < before.N {
+		return before, err // of an older head that fits, what was seen stays
+	}
+	return p.Tree, nil
+}
+
+// Prove does what Check does, and returns what the log showed. An error that is
+// ErrFork is proven dishonesty: the proof's head contradicts the one before, and
+// both should be kept. Errors that are none of ErrAbsent, ErrFork, ErrLost and
+// ErrLie are those of Fetch.
+func (c *Client) Prove(text []byte, before tlog.Tree) (Proof, error) {
 	answer, err := c.Fetch(LookupPath(text), MaxLookup)
 	if err != nil {
-		return before, fmt.Errorf("cannot look the set up in the log: %w", err)
+		return Proof{}, fmt.Errorf("cannot look the set up in the log: %w", err)
 	}
 	number, got, head, err := tlog.ParseRecord(answer)
 	if err != nil {
-		return before, fmt.Errorf("cannot read the log's answer: %w", err)
+		return Proof{}, fmt.Errorf("%w: %w", ErrLie, err)
 	}
 	if !bytes.Equal(got, text) {
-		return before, errors.New("cannot accept the log's answer: it is about another set")
+		return Proof{}, fmt.Errorf("%w: it is about another set", ErrLie)
 	}
 	tree, err := OpenHead(head, c.Verifier)
 	if err != nil {
-		return before, err
+		return Proof{}, fmt.Errorf("%w: %w", ErrLie, err)
 	}
+	p := Proof{tree, head}
 	if number < 0 || number >= tree.N {
-		return before, errors.New("cannot accept the log's answer: the record is beyond its end")
+		return p, fmt.Errorf("%w: the record is beyond its end", ErrLie)
 	}
 	if err := c.Extends(before, tree); err != nil {
-		return before, err
+		return p, err
 	}
-	hashes, err := c.reader(tree).ReadHashes([]int64{tlog.StoredHashIndex(0, number)})
+	hashes, err := c.hashes(tree, func(r tlog.HashReader) ([]tlog.Hash, error) {
+		return r.ReadHashes([]int64{tlog.StoredHashIndex(0, number)})
+	})
 	if err != nil {
-		return before, fmt.Errorf("cannot prove that the log has the set: %w", err)
+		return p, fmt.Errorf("cannot prove that the log has the set: %w", err)
 	}
 	if hashes[0] != tlog.RecordHash(text) {
-		return before, fmt.Errorf("cannot accept the log's answer: %w", ErrAbsent)
+		return p, fmt.Errorf("%w: another set stands at the record's place", ErrLie)
 	}
-	if tree.N < before.N {
-		return before, nil // an older head that fits: what was seen stays
-	}
-	return tree, nil
+	return p, nil
 }
 
 // Extends proves that of two heads the longer contains all of the shorter.
@@ -212,20 +237,38 @@ func (c *Client) Extends(a, b tlog.Tree) error {
 		}
 		return nil
 	}
-	hash, err := tlog.TreeHash(a.N, c.reader(b))
+	hashes, err := c.hashes(b, func(r tlog.HashReader) ([]tlog.Hash, error) {
+		h, err := tlog.TreeHash(a.N, r)
+		return []tlog.Hash{h}, err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot compare the log with what it was: %w", err)
 	}
-	if hash != a.Hash {
+	if hashes[0] != a.Hash {
 		return fmt.Errorf("%w: the head of %d records does not contain that of %d", ErrFork, b.N, a.N)
 	}
 	return nil
 }
 
-func (c *Client) reader(t tlog.Tree) tlog.HashReader { return tlog.TileHashReader(t, (*tiles)(c)) }
+// hashes reads hashes of a tree from tiles. What the tlog package finds wrong
+// with a tile is a lie; what could not be fetched is not.
+func (c *Client) hashes(t tlog.Tree, read func(tlog.HashReader) ([]tlog.Hash, error)) ([]tlog.Hash, error) {
+	from := &tiles{fetch: c.Fetch}
+	list, err := read(tlog.TileHashReader(t, from))
+	switch {
+	case err == nil:
+		return list, nil
+	case from.failed != nil:
+		return nil, from.failed
+	}
+	return nil, fmt.Errorf("%w: %w", ErrLie, err)
+}
 
 // tiles fetches tiles for the tlog package, which verifies them.
-type tiles Client
+type tiles struct {
+	fetch  func(path string, limit int64) ([]byte, error)
+	failed error // why a tile could not be had
+}
 
 // Height implements tlog.TileReader.
 func (*tiles) Height() int { return Height }
@@ -234,12 +277,17 @@ func (*tiles) Height() int { return Height }
 func (t *tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
 	data := make([][]byte, len(list))
 	for i, tile := range list {
-		got, err := t.Fetch(strings.TrimPrefix(tile.Path(), "/"), MaxTile)
-		if err != nil {
-			return nil, err
+		got, err := t.fetch(strings.TrimPrefix(tile.Path(), "/"), MaxTile)
+		switch {
+		case errors.Is(err, ErrAbsent):
+			t.failed = fmt.Errorf("%w: %s is not there", ErrLost, tile.Path())
+		case err != nil:
+			t.failed = err
+		case len(got) != tile.W*tlog.HashSize:
+			t.failed = fmt.Errorf("%w: %s has %d bytes instead of %d", ErrLie, tile.Path(), len(got), tile.W*tlog.HashSize)
 		}
-		if len(got) != tile.W*tlog.HashSize {
-			return nil, fmt.Errorf("%s has %d bytes instead of %d", tile.Path(), len(got), tile.W*tlog.HashSize)
+		if t.failed != nil {
+			return nil, t.failed
 		}
 		data[i] = got
 	}
