@@ -370,3 +370,38 @@ func TestReserve(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestHistoryTellsAChangeOnce(t *testing.T) {
+	s := newStore(t)
+	for range 3 { // a crash between telling and marking the task
+		if err := s.Append(Record{Event: "staged", Reason: "asked", Actor: "auto", Change: "c1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Append(Record{Event: "confirmed", Reason: "booted", Actor: "auto", Change: "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.History(); err != nil || len(all) != 2 {
+		t.Errorf("%d %v", len(all), err)
+	}
+}
+
+func TestScratchHasNoName(t *testing.T) {
+	s := newStore(t)
+	p, err := s.Scratch(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(s.path("images")); len(left) != 0 {
+		t.Errorf("%v", left)
+	}
+	if err := p.Commit(); err == nil {
+		t.Error("committed")
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Scratch(1 << 60); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("%v", err)
+	}
+}
