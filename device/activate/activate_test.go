@@ -121,6 +121,29 @@ func TestStageRefuses(t *testing.T) {
 	must(t, Verify(t.Context(), d.Store, a, nil))
 }
 
+// Lesson 27: staging, switching and unstaging leave nothing behind.
+func TestCyclesLeakNothing(t *testing.T) {
+	d := rig.New(t, rig.NewVendor(t))
+	_, err := Boot(t.Context(), d.Root)
+	must(t, err)
+	sets := []store.Set{d.Improve("SI-2026-0001", 1), d.Improve("SI-2026-0002", 2)}
+	before := namespace.Counted(t, d.Root)
+	for i := range 60 {
+		must(t, Stage(t.Context(), d.Store, sets[i%2], nil))
+		if i%3 == 0 {
+			must(t, Unstage(d.Store))
+		}
+	}
+	must(t, Unstage(d.Store))
+	if after := namespace.Counted(t, d.Root); after != before {
+		t.Errorf("after 60 cycles %+v, before %+v", after, before)
+	}
+	entries, err := os.ReadDir(d.Store.SetMounts(""))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d sets stay mounted, %v", len(entries), err)
+	}
+}
+
 // Lesson 7: no byte of an image may change.
 func TestEveryByteCounts(t *testing.T) {
 	d := rig.New(t, rig.NewVendor(t))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/image/seal"
@@ -26,6 +27,7 @@ type authority struct {
 	root     *x509.Certificate
 	device   identity.ID
 	nonces   ticket.Nonces
+	present  func() error // whether the nonces are no old copy; asks the TPM once
 }
 
 // ReadBaseline reads what the OS update says of its own cryptexes.
@@ -72,8 +74,14 @@ func readAuthority(st *store.Store, baseline release.Baseline) (*authority, erro
 	if a.device, err = identity.IDOf(public); err != nil {
 		return nil, err
 	}
-	a.nonces, err = st.Nonces()
-	return a, err
+	if a.nonces, err = st.Nonces(); err != nil {
+		return nil, err
+	}
+	a.present = func() error { return nil }
+	if identity.IsTPMKey(text) {
+		a.present = sync.OnceValue(func() error { return counted(st, a.nonces) })
+	}
+	return a, nil
 }
 
 // authorise verifies a set's ticket. A baseline's ticket has no nonce; that of
@@ -92,6 +100,9 @@ func (a *authority) authorise(set store.Set, nonce [48]byte) ([]ticket.Cryptex, 
 	if set.IsBaseline() {
 		expect.OfBaseline = true
 	} else {
+		if err := a.present(); err != nil {
+			return nil, err
+		}
 		expect.Nonce, expect.Release = nonce, set.Release
 	}
 	_, err := ticket.Verify(set.Ticket, a.root, expect)

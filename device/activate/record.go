@@ -55,6 +55,7 @@ const (
 	ReasonBaseline = "other-baseline" // made for another baseline: inert
 	ReasonTries    = "no-tries"       // never came up
 	ReasonMissing  = "missing"        // a file is not there
+	ReasonCounter  = "counter"        // the TPM's counter doesn't say that the nonces are the present ones
 )
 
 func newRecord() Record {
@@ -79,7 +80,10 @@ func refusal(slot store.Slot, set store.Set, err error) Refusal {
 		r.Cryptex, r.File = image.name, image.file
 	}
 	var tries *exhausted
+	var counter *uncounted
 	switch {
+	case errors.As(err, &counter):
+		r.Reason = ReasonCounter
 	case errors.As(err, &tries):
 		r.Reason = ReasonTries
 	case fault.KindOf(err) == fault.NotEligible:

@@ -35,7 +35,26 @@ const (
 	orderFD  = 3 // the order, as JSON
 	statusFD = 4 // where it says why it failed; closed when it has executed
 	callerFD = 5 // the handle on the caller's process, if there is a caller
+	spaceFD  = 6 // its namespaces, linux.NamespaceFiles of them
 )
+
+// held is what a child holds of its caller: a handle on the process, and the
+// namespaces that it was in when it was examined.
+type held struct {
+	handle linux.Pidfd
+	spaces []*os.File
+}
+
+// inheritHeld takes up the descriptors that start passed.
+func inheritHeld() *held {
+	h := &held{handle: linux.PidfdOf(os.NewFile(callerFD, "caller"))}
+	for i := range linux.NamespaceFiles {
+		h.spaces = append(h.spaces, os.NewFile(uintptr(spaceFD+i), "inherited"))
+	}
+	return h
+}
+
+func (h *held) files() []*os.File { return append([]*os.File{h.handle.File()}, h.spaces...) }
 
 // failure is what a child says when it can't carry out its order.
 type failure struct {
@@ -58,8 +77,10 @@ func (f failure) err() error {
 // has said so to whoever started it.
 func Child() error {
 	status := os.NewFile(statusFD, "status")
-	linux.CloseOnExec(status)
-	err := carryOutOrder()
+	err := linux.KeepStandardStreamsOnly()
+	if err == nil {
+		err = carryOutOrder()
+	}
 	if text, jerr := json.Marshal(describe(err)); jerr == nil {
 		// If this fails there is nobody to tell.
 		_, _ = status.Write(text)
@@ -72,7 +93,6 @@ func carryOutOrder() error {
 	if paper == nil {
 		return errors.New("cannot launch: no order was given")
 	}
-	linux.CloseOnExec(paper)
 	data, err := io.ReadAll(io.LimitReader(paper, 2*maxRequest))
 	if err != nil {
 		return fmt.Errorf("cannot read the order: %w", err)
@@ -81,14 +101,11 @@ func carryOutOrder() error {
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("cannot read the order: %w", err)
 	}
-	var handle *linux.Pidfd
+	var h *held
 	if o.Caller != nil {
-		f := os.NewFile(callerFD, "caller")
-		linux.CloseOnExec(f)
-		h := linux.PidfdOf(f)
-		handle = &h
+		h = inheritHeld()
 	}
-	return linux.Isolated(func() error { return o.carryOut(handle) })
+	return linux.Isolated(func() error { return o.carryOut(h) })
 }
 
 // carryOut turns this process into the program. It runs on an isolated thread,
@@ -96,7 +113,7 @@ func carryOutOrder() error {
 // and the folder of records are taken while the agent's files are in sight,
 // limits while there is privilege to set them, and everything that is the
 // caller's own (folder, program) is touched with the caller's rights only.
-func (o *order) carryOut(handle *linux.Pidfd) error {
+func (o *order) carryOut(h *held) error {
 	st := store.Below(o.Root)
 	c, err := takeContent(st)
 	if err != nil {
@@ -109,7 +126,7 @@ func (o *order) carryOut(handle *linux.Pidfd) error {
 	}
 	defer records.Close()
 	if o.Caller != nil {
-		if err := o.Caller.join(*handle); err != nil {
+		if err := o.Caller.join(h); err != nil {
 			return err
 		}
 	}
@@ -158,7 +175,11 @@ func (o *order) execute() error {
 }
 
 // join takes over what the caller's process has and its children inherit.
-func (c *caller) join(handle linux.Pidfd) error {
+//
+// Meanwhile the caller may execute something else, a set-user-id program even.
+// The namespaces are those that it was seen in as an ordinary process; the
+// rest is read now, and counts only if it is an ordinary process afterwards.
+func (c *caller) join(h *held) error {
 	p, err := linux.OpenProcess(c.PID)
 	if err != nil {
 		return err
@@ -170,14 +191,10 @@ func (c *caller) join(handle linux.Pidfd) error {
 	if err := linux.CopyLimits(p); err != nil {
 		return err
 	}
-	same, err := p.SameNamespaces("mnt", "net", "ipc", "uts", "cgroup")
-	if err != nil {
+	// All that is asked of p has been opened or is asked by number through p,
+	// so it doesn't matter that /proc is another one from here on.
+	if err := linux.Enter(h.spaces); err != nil {
 		return err
-	}
-	if !same {
-		if err := linux.Enter(handle); err != nil {
-			return err
-		}
 	}
 	root, err := p.SameRoot()
 	if err != nil {
@@ -186,8 +203,10 @@ func (c *caller) join(handle linux.Pidfd) error {
 	if !root {
 		return refuse("it has another root directory")
 	}
-	// All of this was read by number. It was the caller's if that still lives.
-	if handle.Ended() {
+	if _, err := ordinary(p, c.User); err != nil {
+		return err
+	}
+	if h.handle.Ended() {
 		return refuse("it has ended")
 	}
 	return nil

@@ -189,10 +189,11 @@ func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error)
 	if err := json.Unmarshal(data, &r); err != nil || r.Schema != requestSchema {
 		return nil, false, fault.New(fault.Usage, "cannot launch: the request is not a %s document", requestSchema)
 	}
-	who, err := examine(peer)
+	who, h, err := examine(peer)
 	if err != nil {
 		return nil, false, err
 	}
+	defer h.close()
 	if len(files) != 3 || r.Terminal < -1 || r.Terminal > 2 {
 		return nil, false, fault.New(fault.Usage, "cannot launch: three standard streams must come with the request")
 	}
@@ -206,7 +207,7 @@ func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error)
 	}
 	p.Env, p.Dir = r.Env, r.Dir
 	o := order{Root: s.Store.Root(), Program: p, Session: true, Terminal: r.Terminal, Caller: who}
-	c, err = start(s.Self, o, [3]*os.File(files), peer.Handle().File())
+	c, err = start(s.Self, o, [3]*os.File(files), h.files())
 	return c, r.Detached, err
 }
 
@@ -218,30 +219,47 @@ func refuse(why string) error {
 
 // examine asks the kernel who the caller is and what confines it. Whoever is
 // confined by something that can't be handed on would escape it by launching:
-// so it is refused. (Landlock and unprivileged system call filters imply
-// no_new_privs.)
-func examine(peer *linux.Peer) (*caller, error) {
+// so it is refused.
+//
+// The namespaces are opened before the process is looked at: one that is
+// ordinary after that was in them with no more rights than it has now. In the
+// other order it could, in between, let a set-user-id sandbox build a namespace
+// for it, in which no set-user-id program must ever run.
+func examine(peer *linux.Peer) (*caller, *held, error) {
 	p, err := linux.OpenProcess(peer.PID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer p.Close()
-	st, err := p.Status()
+	h := &held{handle: peer.Handle()}
+	if h.spaces, err = p.OpenNamespaces(); err != nil {
+		return nil, nil, err
+	}
+	c, err := h.examine(p, peer)
+	if err != nil {
+		h.close()
+		return nil, nil, err
+	}
+	return c, h, nil
+}
+
+// close gives the namespaces back; the handle is the peer's.
+func (h *held) close() {
+	for _, f := range h.spaces {
+		f.Close()
+	}
+}
+
+func (h *held) examine(p *linux.Process, peer *linux.Peer) (*caller, error) {
+	st, err := ordinary(p, peer.User)
 	if err != nil {
 		return nil, err
 	}
-	u, g := peer.User.UID, peer.User.GID
 	same, err := p.SameNamespaces("user", "pid")
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case st.UID != [4]int{u, u, u, u} || st.GID != [4]int{g, g, g, g}:
-		return nil, refuse("its user or group is in transition")
-	case st.NoNewPrivs:
-		return nil, refuse("it is sandboxed (no_new_privs)")
-	case st.Seccomp:
-		return nil, refuse("it is sandboxed (a system call filter)")
-	case !same || st.InnerNamespace:
+	}
+	if !same || st.InnerNamespace {
 		return nil, refuse("it lives in a container")
 	}
 	label, err := nextLabel(p)
@@ -249,10 +267,29 @@ func examine(peer *linux.Peer) (*caller, error) {
 		return nil, err
 	}
 	// What was read by number was the caller's if the caller still lives.
-	if peer.Handle().Ended() {
+	if h.handle.Ended() {
 		return nil, refuse("it has ended")
 	}
 	return &caller{PID: peer.PID, User: peer.User, Bounding: st.Bounding, Umask: st.Umask, Label: label}, nil
+}
+
+// ordinary says whether the process runs as the user and nobody else, and is
+// not sandboxed. (Landlock and unprivileged system call filters imply
+// no_new_privs.)
+func ordinary(p *linux.Process, user linux.User) (linux.Status, error) {
+	st, err := p.Status()
+	u, g := user.UID, user.GID
+	switch {
+	case err != nil:
+		return st, err
+	case st.UID != [4]int{u, u, u, u} || st.GID != [4]int{g, g, g, g}:
+		return st, refuse("its user or group is in transition")
+	case st.NoNewPrivs:
+		return st, refuse("it is sandboxed (no_new_privs)")
+	case st.Seccomp:
+		return st, refuse("it is sandboxed (a system call filter)")
+	}
+	return st, nil
 }
 
 // nextLabel is the label to take on for the caller. An SELinux label can be

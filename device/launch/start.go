@@ -20,7 +20,7 @@ type process = exec.Cmd
 
 // start runs this program again, which becomes what the order says. When it
 // returns without an error the program has been executed.
-func start(self []string, o order, streams [3]*os.File, handle *os.File) (*child, error) {
+func start(self []string, o order, streams [3]*os.File, caller []*os.File) (*child, error) {
 	if err := o.Program.check(); err != nil {
 		return nil, err
 	}
@@ -45,10 +45,7 @@ func start(self []string, o order, streams [3]*os.File, handle *os.File) (*child
 
 	cmd := exec.Command(self[0], self[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	cmd.ExtraFiles = []*os.File{paper, told}
-	if handle != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, handle)
-	}
+	cmd.ExtraFiles = append([]*os.File{paper, told}, caller...)
 	cmd.Env = []string{} // nothing of the agent's, and nothing of the caller's yet
 	cmd.Dir = "/"
 	if err := cmd.Start(); err != nil {

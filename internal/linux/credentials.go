@@ -224,5 +224,12 @@ func Execute(path string, args, env []string) error {
 	return fmt.Errorf("cannot execute %s: %w", path, syscall.Exec(path, args, env))
 }
 
-// CloseOnExec makes an inherited descriptor end with the next execution.
-func CloseOnExec(f *os.File) { unix.CloseOnExec(int(f.Fd())) }
+// KeepStandardStreamsOnly makes every descriptor but the standard streams end
+// with the next execution, also those that this process itself was given.
+func KeepStandardStreamsOnly() error {
+	err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("cannot keep descriptors from a program: %w", lacking(err, "close_range", "5.11"))
+	}
+	return nil
+}

@@ -349,6 +349,71 @@ func TestPrivateMounts(t *testing.T) {
 	}
 }
 
+// Opened namespaces stay what they were, whatever the process does next.
+func TestEnterWhatWasOpened(t *testing.T) {
+	dir := namespace.Dir(t)
+	at := mountPoint(t, dir, "at")
+	cmd := exec.Command("/bin/sh", "-c", `read x; exec unshare -m --propagation private sh -c 'mount -t tmpfs t "$0" && touch "$0/later" && echo ready && read y' "$0"`, at)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	p, err := OpenProcess(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	sees := func(namespaces []*os.File) (later bool) {
+		t.Helper()
+		err := Isolated(func() error {
+			defer func() {
+				for _, f := range namespaces {
+					f.Close()
+				}
+			}()
+			if len(namespaces) != NamespaceFiles {
+				t.Errorf("%d namespaces", len(namespaces))
+			}
+			if err := Enter(namespaces); err != nil {
+				return err
+			}
+			_, err := os.Stat(filepath.Join(at, "later"))
+			later = err == nil
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return later
+	}
+	before, err := p.OpenNamespaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	after, err := p.OpenNamespaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sees(before) || !sees(after) {
+		t.Error("the namespaces are confused")
+	}
+}
+
 // The first thread can't be thrown away, so it must never be taken.
 func TestIsolatedSparesTheFirstThread(t *testing.T) {
 	before, _, err := OwnMountNamespace()

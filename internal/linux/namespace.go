@@ -38,15 +38,37 @@ func SharedMounts() error {
 	return nil
 }
 
-// Enter puts the calling thread into the mount, network, ipc, host name and
-// control group namespaces of another process. Same conditions as PrivateMounts.
-func Enter(process Pidfd) error {
-	const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	if err := unix.Setns(int(process.f.Fd()), all); err != nil {
-		if errors.Is(err, unix.EINVAL) {
-			return lacking(unix.ENOSYS, "entering all namespaces of a process", "5.8")
+// inherited are the namespaces that a child has from its parent and that can
+// be entered: mounts last, because the others are found through them.
+var inherited = []string{"net", "ipc", "uts", "cgroup", "mnt"}
+
+// OpenNamespaces opens the network, ipc, host name, control group and mount
+// namespaces of the process. What is opened stays the same whatever the process
+// does next.
+func (p *Process) OpenNamespaces() (files []*os.File, err error) {
+	for _, kind := range inherited {
+		fd, err := p.open("ns/" + kind)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
 		}
-		return fmt.Errorf("cannot enter the namespaces of a process: %w", err)
+		files = append(files, os.NewFile(uintptr(fd), kind))
+	}
+	return files, nil
+}
+
+// NamespaceFiles is how many files OpenNamespaces gives.
+const NamespaceFiles = 5
+
+// Enter puts the calling thread into opened namespaces. Same conditions as
+// PrivateMounts.
+func Enter(namespaces []*os.File) error {
+	for _, f := range namespaces {
+		if err := unix.Setns(int(f.Fd()), 0); err != nil {
+			return fmt.Errorf("cannot enter the %s namespace of a process: %w", f.Name(), err)
+		}
 	}
 	return nil
 }
