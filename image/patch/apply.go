@@ -112,7 +112,7 @@ const tableMemory = 24 << 20
 func (h *Header) memory() int64 {
 	most := int64(0)
 	for _, s := range h.Segments {
-		most = max(most, s.shape().Memory())
+		most = max(most, s.shape().Memory(h.SourceSize)+s.Packed)
 	}
 	return baseMemory + most + min(h.Runs, 1<<40)*64
 }
@@ -251,7 +251,11 @@ func (a *applier) run() error {
 	start := int64(0)
 	for _, s := range h.Segments {
 		seg := delta.Segment{Start: start, End: start + s.Size, Shape: s.shape()}
-		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, a.in, s.Coded, layout, seg, sink); err != nil {
+		literals := make([]byte, s.Packed) // within the memory that was granted
+		if _, err := io.ReadFull(a.in, literals); err != nil {
+			return readFailure(err)
+		}
+		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, literals, a.in, s.Coded, layout, seg, sink); err != nil {
 			return err
 		}
 		start = seg.End

@@ -64,17 +64,25 @@ type Seal struct {
 
 // Segment is a part of the result that is coded by itself.
 type Segment struct {
-	Size  int64 `json:"size"`  // bytes of the result
-	Coded int64 `json:"coded"` // bytes of the patch
-	Bits  int   `json:"model_bits"`
-	Light bool  `json:"light"` // coded for speed
+	Size   int64 `json:"size"`  // bytes of the result
+	Coded  int64 `json:"coded"` // bytes of the patch
+	Bits   int   `json:"model_bits"`
+	Light  bool  `json:"light"`  // coded for speed
+	Primed bool  `json:"primed"` // the models know the source
+	Packed int64 `json:"packed"` // bytes of the patch, before Coded, that are packed literals; 0: they are modelled
 }
 
 // shape is what the segment's models look like.
-func (s Segment) shape() delta.Shape { return delta.Shape{Bits: uint(s.Bits), Light: s.Light} }
+func (s Segment) shape() delta.Shape {
+	return delta.Shape{Bits: uint(s.Bits), Light: s.Light, Packed: s.Packed > 0, Primed: s.Primed}
+}
 
-// light marks the model byte of a segment that is coded for speed.
-const light = 0x80
+// Marks in a segment's model byte.
+const (
+	light  = 0x80 // coded for speed
+	packed = 0x40 // literals are packed; their size follows
+	primed = 0x20 // the models know the source
+)
 
 // Header is what a patch says about itself.
 type Header struct {
@@ -142,7 +150,16 @@ func (h *Header) marshal() []byte {
 		if s.Light {
 			shape |= light
 		}
+		if s.Primed {
+			shape |= primed
+		}
+		if s.Packed > 0 {
+			shape |= packed
+		}
 		b = append(b, shape)
+		if s.Packed > 0 {
+			num(s.Packed)
+		}
 	}
 	out := []byte(magic)
 	out = binary.LittleEndian.AppendUint16(out, version)
@@ -224,7 +241,7 @@ func readHeader(r io.Reader) (*Header, int64, error) {
 	n := int64(len(pre) + len(rest))
 	h.Size = n + h.MapSize + 4
 	for _, s := range h.Segments {
-		h.Size += s.Coded
+		h.Size += s.Coded + s.Packed
 	}
 	return h, n, nil
 }
@@ -278,7 +295,15 @@ func parseHeader(b []byte) (*Header, error) {
 	for range f.num(maxSegments, "number of segments") {
 		s := Segment{Size: f.num(maxSize, "segment size"), Coded: f.num(maxSize, "coded size")}
 		shape := f.bytes(1)[0]
-		s.Bits, s.Light = int(shape&^light), shape&light != 0
+		s.Bits, s.Light, s.Primed = int(shape&^(light|packed|primed)), shape&light != 0, shape&primed != 0
+		if s.Primed && (h.SourceSize > delta.MaxPrimed || shape&packed != 0) {
+			f.fail("the source is too large to know")
+		}
+		if shape&packed != 0 {
+			if s.Packed = f.num(maxSize, "size of packed literals"); s.Packed == 0 {
+				f.fail("no packed literals")
+			}
+		}
 		if s.Bits < delta.MinBits || s.Bits > delta.MaxBits {
 			f.fail("model size is out of range")
 		}

@@ -95,21 +95,19 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	} else {
 		was.Elements, is.Elements = nil, nil
 	}
-	layouts := match.Plan(was, is, []int{4, 6})
+	layouts := match.Plan(was, is)
 	drafts := make([]*draft, len(layouts))
 	both = errgroup.Group{}
 	both.SetLimit(runtime.GOMAXPROCS(0))
 	for i, l := range layouts {
-		both.Go(func() error { drafts[i] = encode(was, is, l); return nil })
+		both.Go(func() (err error) { drafts[i], err = encode(was, is, l); return err })
 	}
-	_ = both.Wait()
+	if err := both.Wait(); err != nil {
+		return Stats{}, err
+	}
 	best := slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) })
-	if best.size > largerModels {
-		shape := best.segments[0].shape()
-		shape.Bits = 18
-		if d := encodeAs(was, is, best.layout, shape); d.size < best.size-best.size/200 {
-			best = d
-		}
+	if best, err = improve(was, is, best); err != nil {
+		return Stats{}, err
 	}
 	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
 	h.Memory = h.memory() + best.memory
@@ -134,30 +132,73 @@ type draft struct {
 	costs    delta.Costs
 }
 
-// A segment with more literals is coded for speed: its patch is large anyway.
-const lightAbove = 4 << 20 // bytes
+// A segment with more literals, in bytes, is coded for speed.
+const lightAbove = 4 << 20
 
 // A patch of at least this many bytes is tried with larger models too.
 const largerModels = 48 << 10
 
-// encode codes a patch with one layout.
-func encode(was, is *match.File, l *delta.Layout) *draft {
-	literals := int64(len(is.Data))
-	for _, r := range l.Runs {
-		literals -= r.Len
+// encode codes a patch with one layout, to compare it with others.
+func encode(was, is *match.File, l *delta.Layout) (*draft, error) {
+	much := literals(is, l) > lightAbove
+	shape := delta.Shape{Bits: 16, Light: much, Packed: much}
+	if len(was.Elements) == 0 && !much && len(was.Data) <= delta.MaxPrimed {
+		shape.Primed = true
 	}
-	return encodeAs(was, is, l, delta.Shape{Bits: 16, Light: literals > lightAbove})
+	return encodeAs(was, is, l, shape)
+}
+
+// literals is how much new content a layout leaves, in bytes.
+func literals(is *match.File, l *delta.Layout) int64 {
+	n := int64(len(is.Data))
+	for _, r := range l.Runs {
+		n -= r.Len
+	}
+	return n
+}
+
+// improve tries other shapes of models for the layout of a draft.
+func improve(was, is *match.File, d *draft) (*draft, error) {
+	if d.size < largerModels || d.segments[0].Packed > 0 {
+		return d, nil
+	}
+	big := delta.Shape{Bits: 18}
+	n := literals(is, d.layout)
+	if n > 256<<10 {
+		big.Bits = 20
+	}
+	tries := []delta.Shape{big}
+	if len(was.Data) <= delta.MaxPrimed {
+		big.Primed = true
+		tries = append(tries, big)
+	}
+	if n > 1<<20 {
+		tries = append(tries, delta.Shape{Bits: 16, Packed: true})
+	}
+	for _, shape := range tries {
+		other, err := encodeAs(was, is, d.layout, shape)
+		if err != nil {
+			return nil, err
+		}
+		if other.size < d.size-d.size/200 {
+			d = other
+		}
+	}
+	return d, nil
 }
 
 // encodeAs codes a patch with one layout and one shape of models.
-func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) *draft {
+func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, error) {
 	d := &draft{layout: l, parts: [][]byte{delta.EncodeLayout(l, was.Elements)}}
 	if n := int64(len(is.Data)); n > 0 {
 		seg := delta.Segment{End: n, Shape: shape}
-		body, costs := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
-		d.parts = append(d.parts, body)
+		coded, costs, err := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, l, seg)
+		if err != nil {
+			return nil, err
+		}
+		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
-		d.segments = []Segment{{Size: n, Coded: int64(len(body)), Bits: int(shape.Bits), Light: shape.Light}}
+		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {
@@ -167,7 +208,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) *draft {
 	for _, p := range d.parts {
 		d.size += len(p)
 	}
-	return d
+	return d, nil
 }
 
 // write puts a patch together.

@@ -2,12 +2,13 @@ package delta
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/sealant-os/sealant/image/patch/entropy"
 )
 
-// literals codes bytes that stem from nowhere in the old data. It remembers the
-// literals before, to see repetitions among them.
+// literals codes bytes that stem from nowhere in particular. It remembers the
+// literals before, and if it is primed the old data too, to see repetitions.
 type literals struct {
 	mixer   *entropy.Mixer
 	ctx     [12]uint32 // the best first
@@ -15,13 +16,88 @@ type literals struct {
 	history []byte     // ring of the literals so far
 	written int        // bytes ever written to the ring
 	seen    []uint32   // by hash of six bytes: the ring position after them, plus 1
+	old     *Source    // a window of its own
+	primed  []uint32   // by hash of six bytes: the old offset after them; nil if not primed
+	shift   uint       // of a hash for primed
 }
 
 // Sizes of the memory of literals.
 const (
 	historyBits = 20
 	seenBits    = 18
+	primedBits  = 22 // at most
 )
+
+// MaxPrimed is the largest old data that models can be primed with, in bytes.
+const MaxPrimed = 1 << 27
+
+// primedSize is log2 of the places in old data that are remembered.
+func primedSize(old int64) uint { return uint(min(max(bits.Len64(uint64(old)), 12), primedBits)) }
+
+// prime remembers where in the old data which bytes are.
+func (l *literals) prime(old *Source) {
+	n := primedSize(old.Size())
+	l.primed, l.shift = make([]uint32, 1<<n), 64-n
+	const step = 64 << 10
+	for at := int64(0); at < old.Size(); at += step {
+		from := max(at-6, 0)
+		b := old.Bytes(from, min(at+step, old.Size())-from)
+		for i := 0; i+6 <= len(b); i++ {
+			v := uint64(binary.LittleEndian.Uint32(b[i:])) | uint64(binary.LittleEndian.Uint16(b[i+4:]))<<32
+			l.primed[v*0x9E3779B97F4A7C15>>l.shift] = uint32(from) + uint32(i) + 6
+		}
+	}
+}
+
+// source is where a repetition is read from.
+type source uint8
+
+const (
+	fromNowhere source = iota
+	fromHistory
+	fromOld
+)
+
+// next reads the byte at a position of a source.
+func (l *literals) next(s source, pos int) (byte, bool) {
+	switch s {
+	case fromHistory:
+		return l.at(pos)
+	case fromOld:
+		return l.old.At(int64(pos)), int64(pos) < l.old.Size()
+	}
+	return 0, false
+}
+
+// shared is how many bytes before a position are as the last ones, at most 32.
+func (l *literals) shared(s source, pos int, last *[32]byte) int {
+	for i, v := range last {
+		if b, ok := l.next(s, pos-1-i); !ok || b != v || pos-1-i < 0 {
+			return i
+		}
+	}
+	return len(last)
+}
+
+// find looks for the last bytes in the history and in the old data, and takes
+// the one that shares more.
+func (l *literals) find(last *[32]byte, h uint32, six uint64) (s source, pos, length int) {
+	if p := int(l.seen[h]) - 1; p >= 0 {
+		if n := l.shared(fromHistory, p, last); n >= leastShared {
+			s, pos, length = fromHistory, p, n
+		}
+	}
+	if l.primed != nil {
+		p := int(l.primed[six*0x9E3779B97F4A7C15>>l.shift])
+		if n := l.shared(fromOld, p, last); n >= leastShared && n > length {
+			s, pos, length = fromOld, p, n
+		}
+	}
+	return s, pos, length
+}
+
+// leastShared is how many bytes make a repetition.
+const leastShared = 5
 
 // at returns the byte of the history at a position, and whether it is there.
 func (l *literals) at(pos int) (byte, bool) {
@@ -31,14 +107,23 @@ func (l *literals) at(pos int) (byte, bool) {
 	return l.history[pos&(len(l.history)-1)], true
 }
 
-func hash6(b []byte) uint32 {
-	v := uint64(binary.LittleEndian.Uint32(b)) | uint64(binary.LittleEndian.Uint16(b[4:]))<<32
-	return uint32(v * 0x9E3779B97F4A7C15 >> (64 - seenBits))
+// confidence puts the length of a repetition into 16 classes.
+func confidence(length int) uint32 {
+	switch {
+	case length < 16:
+		return uint32(length) / 2
+	case length < 32:
+		return uint32(length)/4 + 4
+	}
+	return uint32(min(12+(length-32)/32, 15))
 }
 
 // literal codes the new bytes up to to; beside is the old offset that would
 // continue the run before them.
 func (w *walker) literal(to, beside int64) error {
+	if w.literals == nil {
+		return w.packedLiteral(to)
+	}
 	from, l := w.pos, w.literals
 	if w.measuring || from == to {
 		w.pos = to
@@ -46,7 +131,7 @@ func (w *walker) literal(to, beside int64) error {
 	}
 	before := w.c.Spent()
 	defer func() { w.costs.Literals += w.c.Spent() - before }()
-	match, length := -1, 0
+	match, at, length := fromNowhere, 0, 0
 	var last [32]byte // the bytes before, nearest first
 	for i := range last {
 		last[i] = w.back(int64(i) + 1)
@@ -57,16 +142,16 @@ func (w *walker) literal(to, beside int64) error {
 				return err
 			}
 		}
-		recent := [6]byte{last[5], last[4], last[3], last[2], last[1], last[0]}
-		h := hash6(recent[:])
-		if match < 0 {
-			match, length = int(l.seen[h])-1, 0
+		six := uint64(last[5]) | uint64(last[4])<<8 | uint64(last[3])<<16 | uint64(last[2])<<24 | uint64(last[1])<<32 | uint64(last[0])<<40
+		h := uint32(six * 0x9E3779B97F4A7C15 >> (64 - seenBits))
+		if match == fromNowhere {
+			match, at, length = l.find(&last, h, six)
 		}
 		expected, run := uint32(256), uint32(0)
-		if b, ok := l.at(match); ok {
-			expected, run = uint32(b), uint32(min(length, 15))
+		if b, ok := l.next(match, at); ok {
+			expected, run = uint32(b), confidence(length)
 		} else {
-			match = -1
+			match = fromNowhere
 		}
 		selector := 0
 		if expected < 256 {
@@ -95,11 +180,11 @@ func (w *walker) literal(to, beside int64) error {
 		v = l.mixer.Code(w.c, ctx[:l.used], selector, 0, v)
 		w.put(v)
 
-		if match >= 0 && expected == uint32(v) {
-			match++
+		if match != fromNowhere && expected == uint32(v) {
+			at++
 			length++
 		} else {
-			match = -1
+			match = fromNowhere
 		}
 		l.history[l.written&(len(l.history)-1)] = v
 		l.seen[h] = uint32(l.written) + 1
@@ -110,11 +195,16 @@ func (w *walker) literal(to, beside int64) error {
 	return nil
 }
 
-func newLiterals(s Shape) *literals {
-	return &literals{
+func newLiterals(s Shape, old *Source) *literals {
+	l := &literals{
 		mixer:   entropy.NewMixer(s.literals()),
 		used:    s.literals().Contexts,
 		history: make([]byte, 1<<historyBits),
 		seen:    make([]uint32, 1<<seenBits),
+		old:     old.another(),
 	}
+	if s.Primed {
+		l.prime(old)
+	}
+	return l
 }

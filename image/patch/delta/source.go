@@ -11,6 +11,7 @@ type Source struct {
 	r     io.ReaderAt
 	size  int64
 	whole bool
+	step  int64 // how much is read at a time, in bytes
 	buf   []byte
 	start int64 // offset of buf
 	err   error
@@ -28,11 +29,20 @@ func (e *SourceError) Error() string { return "cannot read the source: " + e.Err
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // NewSource returns a Source over the first size bytes of r.
-func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size} }
+func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size, step: window} }
 
 // MemorySource returns a Source over data that is in memory already.
 func MemorySource(data []byte) *Source {
 	return &Source{size: int64(len(data)), whole: true, buf: data}
+}
+
+// another is a Source of the same data with a small window of its own, for
+// reading here and there.
+func (s *Source) another() *Source {
+	if s.whole {
+		return MemorySource(s.buf)
+	}
+	return &Source{r: s.r, size: s.size, step: 8 << 10}
 }
 
 // Size is the size of the old data in bytes.
@@ -66,10 +76,10 @@ func (s *Source) At(off int64) byte {
 // read forwards, little before and much after them.
 func (s *Source) fill(off, n int64) {
 	if s.buf == nil {
-		s.buf = make([]byte, 0, window+4096)
+		s.buf = make([]byte, 0, s.step+4096)
 	}
 	s.start = max(off-off%4096-512, 0)
-	end := min(max(s.start+window, off+n), s.size)
+	end := min(max(s.start+s.step, off+n), s.size)
 	s.buf = s.buf[:0]
 	if want := int(end - s.start); want > cap(s.buf) {
 		s.buf = make([]byte, want)

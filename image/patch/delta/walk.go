@@ -19,6 +19,13 @@ import (
 type Shape struct {
 	Bits  uint // log2 of the slots per context, 12 to 20
 	Light bool // fewer contexts: decodes about three times as fast, for large patches
+
+	// Packed literals are not modelled but compressed by themselves: for much
+	// new content.
+	Packed bool
+
+	// Primed models know the old data: for new content that is like the old.
+	Primed bool
 }
 
 // Bounds of Shape.Bits.
@@ -51,10 +58,17 @@ func (s Shape) asked() int {
 	return 7
 }
 
-// Memory is what the models of a segment take, in bytes.
-func (s Shape) Memory() int64 {
-	return s.literals().Memory() + s.differences().Memory() +
-		entropy.Shape{Contexts: 16, Bits: min(s.Bits, 16), Selectors: 6}.Memory() + 1<<historyBits + 4<<seenBits
+// Memory is what the models of a segment take for old data of a size, in bytes.
+func (s Shape) Memory(old int64) int64 {
+	m := s.differences().Memory() + entropy.Shape{Contexts: 16, Bits: min(s.Bits, 16), Selectors: 6}.Memory()
+	if s.Packed {
+		return m + PackedWindow
+	}
+	m += s.literals().Memory() + 1<<historyBits + 4<<seenBits
+	if s.Primed {
+		m += 4 << primedSize(old)
+	}
+	return m
 }
 
 // Segment is a part of the new data that is coded by itself.
@@ -85,7 +99,9 @@ type walker struct {
 	loads       []*elfref.Loads // of new elements, as far as they are known
 	differences differences
 	references  references
-	literals    *literals
+	literals    *literals // nil: packed
+	raw         []byte    // encoding: literals to pack
+	unpacker    *unpacker
 }
 
 // A decoder keeps the newest keep bytes in view, and hands data on when it has
@@ -102,21 +118,35 @@ type Costs struct {
 	Missed                      [elfref.Classes]int64 // references that were predicted wrongly
 }
 
+// Coded is a segment as it stands in the patch.
+type Coded struct {
+	Packed []byte // literals, if the shape says so
+	Body   []byte
+}
+
 // Encode codes one segment of data, over which no run of the layout crosses.
-func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) ([]byte, Costs) {
+func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Coded, Costs, error) {
 	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start}
 	w.prepare(l, tables, s)
 	if err := w.walk(s); err != nil {
-		panic(err) // nothing can fail while measuring
+		return Coded{}, Costs{}, err
 	}
 	d := &w.differences
 	d.gaps = append(d.gaps, uint64(max(d.gap, 0))+1)
 	d.gap, d.quiet = -1, watch
 	w.c, w.measuring = entropy.NewEncoder(), false
 	if err := w.walk(s); err != nil {
-		panic(err) // nor while encoding
+		return Coded{}, Costs{}, err
 	}
-	return w.c.Finish(), w.costs
+	out := Coded{Body: w.c.Finish()}
+	if s.Shape.Packed {
+		var err error
+		if out.Packed, err = pack(w.raw); err != nil {
+			return Coded{}, Costs{}, err
+		}
+		w.costs.Literals = int64(len(out.Packed)) * 8
+	}
+	return out, w.costs, nil
 }
 
 // Sink takes the new data of a decoder.
@@ -125,19 +155,31 @@ type Sink struct {
 	ReadAt func([]byte, int64) error // reads what was written
 }
 
-// Decode decodes one segment from exactly size bytes of in.
-func Decode(old *Source, tables *Tables, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink) error {
+// Decode decodes one segment, of which packed is the literals and the body
+// exactly size bytes of in.
+func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink) error {
 	w := &walker{
 		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
 		emit: sink.Write, readAt: sink.ReadAt,
 		view: make([]byte, 0, flush+window+keep),
 	}
 	w.prepare(l, tables, s)
+	if s.Shape.Packed {
+		var err error
+		if w.unpacker, err = newUnpacker(packed); err != nil {
+			return err
+		}
+	}
 	if err := w.walk(s); err != nil {
 		return err
 	}
 	if err := w.drain(); err != nil {
 		return err
+	}
+	if s.Shape.Packed {
+		if err := w.unpacker.close(); err != nil {
+			return err
+		}
 	}
 	return w.c.Close()
 }
@@ -145,7 +187,10 @@ func Decode(old *Source, tables *Tables, in io.ByteReader, size int64, l *Layout
 func (w *walker) prepare(l *Layout, tables *Tables, s Segment) {
 	w.layout, w.tables = l, tables
 	w.loads = make([]*elfref.Loads, len(l.Elements))
-	w.differences, w.references, w.literals = newDifferences(s.Shape), newReferences(l, s.Shape), newLiterals(s.Shape)
+	w.differences, w.references = newDifferences(s.Shape), newReferences(l, s.Shape)
+	if !s.Shape.Packed {
+		w.literals = newLiterals(s.Shape, w.old)
+	}
 }
 
 // walk goes through a segment.

@@ -10,16 +10,23 @@ import (
 	"github.com/sealant-os/sealant/image/patch/elfref"
 )
 
+// plainGains are the gains of matches in data without references. The larger
+// ones are for models that know the old data anyway.
+var plainGains = []int{6, 24, 64}
+
 // firstGain is the gain of the first round's matches.
 const firstGain = 12
 
+// gains are those of the second round.
+var gains = []int{4, 6}
+
 // Plan proposes layouts for a patch from old to data, of which the caller keeps
 // the one that is coded shortest: an estimate of that would choose wrongly.
-func Plan(old, data *File, gains []int) []*delta.Layout {
+func Plan(old, data *File) []*delta.Layout {
 	if len(old.Elements) == 0 || len(data.Elements) == 0 {
 		x := NewMatcher(old.Data, data.Data)
-		var out []*delta.Layout
-		for _, g := range gains {
+		out := []*delta.Layout{layout(old, data, refine(x.Runs(plainGains[0]), old.Data, data.Data, old.fields()))}
+		for _, g := range plainGains {
 			out = append(out, layout(old, data, x.Runs(g)))
 		}
 		return out
