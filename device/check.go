@@ -158,13 +158,17 @@ func (d *Device) followBaseline(ctx context.Context, report Report) error {
 		return err
 	}
 	// What was staged or current for the old system must never come back.
-	if n, err = n.Discard().Next(d.Rand); err != nil {
+	// Each step is written down by itself, as the TPM counts it.
+	if err := d.writeNonces(n.Discard()); err != nil {
+		return err
+	}
+	if n, err = d.preroll(); err != nil {
 		return err
 	}
 	if n, err = n.Confirm(); err != nil {
 		return err
 	}
-	if err := d.Store.WriteNonces(n); err != nil {
+	if err := d.writeNonces(n); err != nil {
 		return err
 	}
 	if err := d.Store.Point(store.Previous, ""); err != nil {

@@ -89,7 +89,7 @@ func (d *Device) giveUp(ctx context.Context, next store.Set, r activate.Refusal,
 	report.warn("boot", "%s was not used: %s", setName(next), r.Text)
 	// One bad boot is no verdict while tries are left, unless the content or
 	// the ticket itself is wrong, which no further boot would heal.
-	if left, err := d.Store.Tries(); err == nil && left > 0 && r.Reason == activate.ReasonMissing {
+	if left, err := d.Store.Tries(); err == nil && left > 0 && (r.Reason == activate.ReasonMissing || r.Reason == activate.ReasonCounter) {
 		return nil
 	}
 	c := newChange("give-up", Auto, "boot-failed", next.Release,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/identity"
 )
 
@@ -81,6 +82,14 @@ func (d *Device) examineKey(g *Diagnosis, id identity.ID) {
 		return
 	}
 	g.add("I2", "ok", "", "the device's key is in the TPM and can't leave it; device %s", id)
+	switch err := activate.CheckNonces(d.Store); {
+	case err == nil:
+		g.add("I3", "ok", "", "the TPM's counter says that this state is no old copy")
+	case fault.KindOf(err) == fault.Ticket:
+		g.add("I3", "bad", "restart the agent: the device then goes on from its baseline", "somebody put an old copy of this device's state back: %v", err)
+	default:
+		g.add("I3", "bad", "enrol this device again if its TPM was cleared", "%v", err)
+	}
 }
 
 func (d *Device) examineEnforcement(g *Diagnosis) {

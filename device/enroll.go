@@ -156,11 +156,7 @@ func (d *Device) makeIdentity(place string, report Report) error {
 	if _, err := d.Store.Nonces(); !errors.Is(err, store.ErrEmpty) {
 		return err
 	}
-	n, err := ticket.NewNonces(d.Rand)
-	if err != nil {
-		return err
-	}
-	return d.Store.WriteNonces(n)
+	return d.firstNonces()
 }
 
 // announce tells the server who this device is. The answer's ticket is checked

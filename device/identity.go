@@ -132,5 +132,10 @@ func (d *Device) makeTPMKey() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A key in the TPM goes with its counter, or not at all: that is how the
+	// boot knows from the key alone that it must ask for it.
+	if _, err := anyCounter(t); err != nil {
+		return nil, err
+	}
 	return identity.MarshalTPMKey(k)
 }

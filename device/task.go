@@ -140,7 +140,7 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 			if err != nil {
 				return err
 			}
-			return d.Store.WriteNonces(n.Discard())
+			return d.writeNonces(n.Discard())
 		}),
 		taskRoll: {
 			Do: func(_ context.Context, _ *change.Change, a args) error { return d.roll(a["step"]) },
@@ -195,6 +195,10 @@ func (d *Device) beginWith(ctx context.Context, first func() error, report Repor
 	}
 	done = func() { lock.Unlock() }
 	if err := first(); err != nil {
+		done()
+		return nil, err
+	}
+	if err := d.settleNonces(report); err != nil {
 		done()
 		return nil, err
 	}
@@ -423,7 +427,7 @@ func (d *Device) preroll() (ticket.Nonces, error) {
 	if err != nil || next == n {
 		return n, err
 	}
-	return next, d.Store.WriteNonces(next)
+	return next, d.writeNonces(next)
 }
 
 // roll puts the prepared nonce in force. Step is the state's count before, by
@@ -440,7 +444,7 @@ func (d *Device) roll(step string) error {
 	if err != nil {
 		return err
 	}
-	return d.Store.WriteNonces(rolled)
+	return d.writeNonces(rolled)
 }
 
 // restage puts back what the next boot tried before.

@@ -74,6 +74,9 @@ func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Ve
 		return v, d.verifyGiven(st, o.Ticket, &v)
 	}
 	d.verifyCatalog(&v)
+	if d.identityPlace() == IdentityTPM {
+		v.add("nonces", activate.CheckNonces(d.Store), "no old copy, by the TPM's counter")
+	}
 	sets := d.inForce(st)
 	for _, s := range sets {
 		d.verifySet(st, s, &v)
