@@ -14,6 +14,7 @@ import (
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/release"
 )
 
@@ -25,13 +26,13 @@ func armOf(s store.Set) evidence.Arm {
 // crashed weighs a new crash: whether the person is to be asked to remove the
 // improvements. It removes nothing. It returns the verdict, and the question if
 // there is one.
-func (d *Device) crashed(ctx context.Context, c evidence.Crash, report Report) (eprocess.Verdict, *evidence.Notice, error) {
+func (d *Device) crashed(ctx context.Context, c evidence.Crash, events Report) (eprocess.Verdict, *evidence.Notice, error) {
 	prompts, err := d.prompts()
 	if err != nil {
 		return "", nil, err
 	}
 	if c.Broken {
-		return evidence.Repair, nil, d.damaged(ctx, prompts, c, report)
+		return evidence.Repair, nil, d.damaged(ctx, prompts, c, events)
 	}
 	st, err := d.state()
 	if err != nil {
@@ -57,17 +58,21 @@ func (d *Device) crashed(ctx context.Context, c evidence.Crash, report Report) (
 	}
 	// Damaged content crashes too, in ways that no signal tells apart.
 	if err := activate.Verify(ctx, d.Store, *set, nil); fault.KindOf(err) == fault.Seal {
-		return evidence.Repair, nil, d.damaged(ctx, prompts, c, report)
+		return evidence.Repair, nil, d.damaged(ctx, prompts, c, events)
 	}
 	n, err := d.notice(j, st, *set)
 	if err != nil {
 		return verdict, nil, err
 	}
-	d.note(ctx, "recommended", n.Release, "crashes", string(Auto), n.Text(), report)
+	d.note(ctx, "recommended", n.Release, "crashes", string(Auto), n.Text(), events)
 	if !d.Config.Policy.RecommendShow || d.Config.Policy.UIMode == "none" {
 		return verdict, nil, nil // the history and the log tell whoever runs this device
 	}
-	return verdict, &n, prompts.Ask(n)
+	if err := prompts.Ask(n); err != nil {
+		return verdict, nil, err
+	}
+	d.tellRecommended(n, report.Shown, events)
+	return verdict, &n, nil
 }
 
 // notice puts a judgement into the person's words.

@@ -59,6 +59,7 @@ func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
 		func(ctx context.Context) error { return server.Serve(ctx, launches) },
 		func(ctx context.Context) error { return poll(ctx, open, log) },
 		observer.run,
+		func(ctx context.Context) error { return share(ctx, open, log) },
 	})
 }
 

@@ -37,6 +37,10 @@ func Journeys(open Opener) map[string]localapi.Method {
 
 		"evidence": {Handle: plain(open, (*Device).Evidence)},
 		"answer":   {Allow: mayRemove(open), Handle: by(open, (*Device).Answer)},
+
+		"analytics": {Handle: plain(open, (*Device).Analytics)},
+		"share":     byRoot(open, (*Device).Share),
+		"relay":     {Allow: root, Handle: asked(open, (*Device).Relay)},
 	}
 }
 

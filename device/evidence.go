@@ -9,6 +9,7 @@ import (
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/release"
 )
 
@@ -225,7 +226,7 @@ type AnswerOptions struct {
 
 // Answer takes the person's answer to the question that waits. "remove" only
 // notes it: the removal itself is the normal one.
-func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, report Report) (Question, error) {
+func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, events Report) (Question, error) {
 	p, err := d.prompts()
 	if err != nil {
 		return Question{}, err
@@ -234,6 +235,11 @@ func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, repor
 	if err != nil {
 		return Question{}, err
 	}
-	d.note(ctx, "recommendation-answered", n.Release, string(o.Answer), string(actor), n.App, report)
+	outcome := report.Dismissed
+	if o.Answer == evidence.Remove {
+		outcome = report.Accepted
+	}
+	d.tellRecommended(n, outcome, events)
+	d.note(ctx, "recommendation-answered", n.Release, string(o.Answer), string(actor), n.App, events)
 	return Question{n, n.Text()}, nil
 }

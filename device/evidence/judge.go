@@ -121,6 +121,32 @@ func (t *tally) span() int {
 	return int(b.Sub(a)/(24*time.Hour)) + 1
 }
 
+// Day tells of an app on one UTC day: whether it was used, whether it crashed, and
+// whether it crashed before, on or after the day began. It looks at every content.
+func (r *Recorder) Day(app, day, began string) (used, crashed, before bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.apps[app]
+	if d == nil {
+		return false, false, false
+	}
+	for i := range d.Series {
+		s := &d.Series[i]
+		if s.Scope != ScopeAny {
+			continue
+		}
+		for _, c := range s.Days {
+			switch {
+			case c.Day == day:
+				used, crashed = used || c.Used > 0, crashed || c.Crashes > 0
+			case c.Day >= began && c.Day < day:
+				before = before || c.Crashes > 0
+			}
+		}
+	}
+	return used, crashed, before
+}
+
 // Apps lists the apps that were ever counted, sorted.
 func (r *Recorder) Apps() []string {
 	r.mu.Lock()

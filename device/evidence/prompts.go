@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -133,7 +134,7 @@ type asked struct {
 // worst of it is one question too many.
 func (s *Store) Prompts() (*Prompts, error) {
 	p := &Prompts{store: s, doc: promptsDocument{Schema: promptsSchema, Asked: []asked{}}}
-	data, err := readFile(s.path(promptsAt), maxPrompts)
+	data, err := store.ReadFile(s.path(promptsAt), maxPrompts)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
@@ -229,7 +230,7 @@ func (p *Prompts) save() error {
 		err = fmt.Errorf("%d bytes, the limit is %d", len(data), maxPrompts)
 	}
 	if err == nil {
-		err = writeFile(p.store.path(promptsAt), append(data, '\n'))
+		err = store.WriteFile(p.store.path(promptsAt), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot keep what was asked: %w", err)

@@ -1,18 +1,16 @@
 package evidence
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/sealant-os/sealant/internal/linux"
+	"github.com/sealant-os/sealant/device/store"
 )
 
 // maxApps is how many apps are remembered. A new one beyond it displaces the one
@@ -88,7 +86,7 @@ func (s *Store) load() (map[string]*document, []error) {
 }
 
 func (s *Store) read(path string) (*document, error) {
-	data, err := readFile(path, maxDocument)
+	data, err := store.ReadFile(path, maxDocument)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +100,7 @@ func (s *Store) save(d *document) error {
 		data, err = d.encode()
 	}
 	if err == nil {
-		err = writeFile(s.appFile(d.App), data)
+		err = store.WriteFile(s.appFile(d.App), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot keep the evidence of %s: %w", d.App, err)
@@ -115,45 +113,4 @@ func (s *Store) forget(app string) error {
 		return fmt.Errorf("cannot forget the evidence of %s: %w", app, err)
 	}
 	return nil
-}
-
-// writeFile replaces a small private file: temporary file, sync, rename, sync of
-// the folder.
-func writeFile(path string, data []byte) error {
-	var suffix [8]byte
-	rand.Read(suffix[:])
-	tmp := filepath.Join(filepath.Dir(path), temporary+hex.EncodeToString(suffix[:]))
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return linux.SyncDir(filepath.Dir(path))
-}
-
-// readFile reads a whole file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("larger than %d bytes", limit)
-	}
-	return data, err
 }

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +18,8 @@ import (
 	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/internal/eprocess"
+	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/servertest"
 )
@@ -327,4 +333,171 @@ func (m *machine) damage(name string) {
 		return
 	}
 	m.t.Fatalf("no image of %s", name)
+}
+
+// Sharing: nothing leaves before it was agreed, what leaves is what was shown, and
+// nothing in it or around it says which device it was.
+func TestAnalytics(t *testing.T) {
+	v := newVendor(t)
+	m0 := v.release(1, 100)
+	m := v.enrolled("")
+	m.app("mail")
+	if out, code := m.as(0, "install"); code != 0 {
+		t.Fatal(out)
+	}
+	m.boot()
+	m.openToAll()
+	stop, _ := m.agent()
+	m.crash("mail")
+	preview := func() (a device.Analytics) {
+		t.Helper()
+		out, code := m.as(0, "analytics", "preview", "--json")
+		if err := json.Unmarshal([]byte(out), &a); err != nil || code != 0 {
+			t.Fatalf("exit %d: %v\n%s", code, err, out)
+		}
+		return a
+	}
+	a := preview()
+	if a.Device.On || a.Paired.On || len(a.Waiting) != 0 || len(a.Today) != 1 {
+		t.Fatalf("%+v", a)
+	}
+	daily, _, err := report.Parse([]byte(a.Today[0]))
+	v.must(err)
+	if daily.Improvement != m0.ID || daily.Arm != report.Offered || len(daily.Apps) != 1 || daily.Apps[0].App != "mail" || !daily.Apps[0].FirstCrash {
+		t.Errorf("%s", a.Today[0])
+	}
+	var enrolment struct{ Device string }
+	data, err := os.ReadFile(filepath.Join(m.root, "var/lib/sealant/enrolment.json"))
+	v.must(err)
+	v.must(json.Unmarshal(data, &enrolment))
+	if len(enrolment.Device) != 64 || strings.Contains(a.Today[0], enrolment.Device[:8]) {
+		t.Errorf("the device %q is named in %s", enrolment.Device, a.Today[0])
+	}
+	if out, code := m.as(65534, "analytics", "on"); code != 1 {
+		t.Errorf("anybody may share: exit %d\n%s", code, out)
+	}
+	if out, code := m.as(0, "analytics", "on"); code != 0 || !strings.Contains(out, "Share Device Analytics         on, days from") || !strings.Contains(out, "Share Paired Device Analytics  off") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	stop()
+
+	// Two days go by: what was agreed counts, and a report is due.
+	body := strings.Replace(a.Today[0], daily.Name, strings.Repeat("5", 32), 1)
+	m.edit("analytics/state.json", func(s map[string]any) {
+		s["since"] = map[string]string{"device": daily.Day}
+		s["waiting"] = []map[string]any{{"origin": "device", "made": time.Now().Add(-time.Hour), "due": time.Now().Add(-time.Minute), "body": body}}
+	})
+	if got := preview().Waiting; len(got) != 1 || got[0] != body {
+		t.Errorf("%q is shown, %q waits", got, body)
+	}
+	if n := len(v.requests("/v1/reports")); n != 0 {
+		t.Fatalf("%d reports were sent before", n)
+	}
+	type sent struct {
+		header http.Header
+		body   string
+	}
+	reports := make(chan sent, 10)
+	v.hostile(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/reports" {
+			data, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(data))
+			reports <- sent{r.Header.Clone(), string(data)}
+		}
+		return false
+	})
+	stop, _ = m.agent()
+	select {
+	case s := <-reports:
+		if s.body != body {
+			t.Errorf("sent %q, shown %q", s.body, body)
+		}
+		for name, values := range s.header {
+			switch name {
+			case "Content-Type", "Content-Length", "User-Agent", "Connection":
+			default:
+				t.Errorf("the header %s: %q goes with it", name, values)
+			}
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nothing was sent")
+	}
+	m.wait("it is counted", func() bool {
+		cells, err := v.node.DB.Cells(t.Context(), m0.ID)
+		return err == nil && len(cells) == 1 && cells[0].App == "mail" && cells[0].Crashed == 1
+	})
+	m.wait("it no longer waits", func() bool { return len(preview().Waiting) == 0 })
+	if out, code := m.as(0, "analytics", "off"); code != 0 || !strings.Contains(out, "Share Device Analytics         off") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	stop()
+
+	// Policy can only forbid.
+	m.configure("[analytics]\nshare = \"never\"\n")
+	if out, code := m.as(0, "analytics", "on"); code != fault.Policy.ExitCode() {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+// With everything that can be told, but without consent, not one byte leaves.
+func TestAnalyticsOff(t *testing.T) {
+	v := newVendor(t)
+	v.release(1, 100)
+	v.recommend(1, "mail")
+	m := v.enrolled("")
+	m.app("mail")
+	if out, code := m.as(0, "install"); code != 0 {
+		t.Fatal(out)
+	}
+	m.boot()
+	base, fix := m.arms()
+	version := m.version(fix)
+	m.past("mail", base, version, 30, 0)
+	m.past("mail", fix, version, 3, 3)
+	// A listener that sees every connection, in the server's place.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	v.must(err)
+	defer l.Close()
+	connections := make(chan string, 100)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections <- c.RemoteAddr().String()
+			c.Close()
+		}
+	}()
+	config := fmt.Sprintf("[server]\nurl = \"http://%s\"\npoll = \"24h\"\n", l.Addr())
+	v.must(os.WriteFile(filepath.Join(m.root, "etc/sealant/agent.toml"), []byte(config), 0o644))
+	stop, _ := m.agent()
+	m.crash("mail")
+	m.wait("the question", func() bool { return m.allEvidence().Pending != nil })
+	if out, code := m.as(0, "evidence", "keep"); code != 0 {
+		t.Error(out)
+	}
+	stop()
+	if _, err := os.Stat(filepath.Join(m.root, "var/lib/sealant/analytics/state.json")); !os.IsNotExist(err) {
+		t.Errorf("something was kept to be sent: %v", err)
+	}
+	select {
+	case from := <-connections:
+		t.Errorf("a connection from %s", from)
+	default:
+	}
+}
+
+// edit changes a JSON file of the device's state.
+func (m *machine) edit(name string, change func(map[string]any)) {
+	m.t.Helper()
+	file := filepath.Join(m.root, "var/lib/sealant", name)
+	data, err := os.ReadFile(file)
+	m.v.must(err)
+	var doc map[string]any
+	m.v.must(json.Unmarshal(data, &doc))
+	change(doc)
+	data, err = json.Marshal(doc)
+	m.v.must(err)
+	m.v.must(os.WriteFile(file, data, 0o600))
 }
