@@ -8,11 +8,11 @@
 //	keys/targets-OWNER.key          "
 //	keys/recall.key  advice.key     who may take back, who may advise
 //	keys/ticket-root.key            the root of all tickets, offline
-//	keys/online/{snapshot,timestamp,rollout}.key   what the server needs
+//	keys/online/{snapshot,timestamp,rollout,log}.key   what the server needs
 //	repo/metadata  repo/targets     the catalog, as any web server serves it
 //	prepared/ID/                    a release that waits for signatures
-//	root.json  ticket-root.pem  base.json          what the OS image pins, to be
-//	                                put under /usr/lib/sealant
+//	root.json  ticket-root.pem  log-key.txt  base.json   what the OS image pins,
+//	                                to be put under /usr/lib/sealant
 //
 // # The journey
 //

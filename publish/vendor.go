@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/advisory"
 	"github.com/sealant-os/sealant/release/catalog"
+	"github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -61,6 +63,8 @@ const (
 	preparedName   = "prepared"
 	rootName       = "root.json"
 	ticketRootName = "ticket-root.pem"
+	logKeyName     = "log-key.txt"
+	logName        = "log" // its key, among the online ones
 	baseName       = "base.json"
 )
 
@@ -82,9 +86,44 @@ type Setup struct {
 	Publisher  advisory.Publisher // Name is the product where empty
 	Owners     []string           // who owns root and targets keys; one "owner" where empty
 	Threshold  int                // how many of them must sign; more than half where 0
+	Recall     Quorum             // who may recall; one of one key where zero
+	Advice     Quorum             // who may advise; one of one key where zero
 	Throwaway  bool               // keys without a passphrase, for labs only
 	Passphrase NewPassphrase      // unless Throwaway
 	Now        func() time.Time
+}
+
+// Quorum is how many keys a role has, and how many of them must sign.
+type Quorum struct {
+	Keys, Threshold int
+}
+
+// maxQuorum is the most keys that a list's role is made with.
+const maxQuorum = 16
+
+func (q *Quorum) check(role string) error {
+	if q.Keys == 0 {
+		q.Keys = max(q.Threshold, 1)
+	}
+	if q.Threshold == 0 {
+		q.Threshold = 1
+	}
+	if q.Keys < 1 || q.Keys > maxQuorum || q.Threshold < 1 || q.Threshold > q.Keys {
+		return fault.New(fault.Usage, "%d of %d %s keys can't be needed (at most %d keys)", q.Threshold, q.Keys, role, maxQuorum)
+	}
+	return nil
+}
+
+// names are the key files of a role: recall, or recall-1, recall-2, …
+func (q Quorum) names(role string) []string {
+	if q.Keys == 1 {
+		return []string{role}
+	}
+	var names []string
+	for i := range q.Keys {
+		names = append(names, fmt.Sprintf("%s-%d", role, i+1))
+	}
+	return names
 }
 
 var ownerPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,31}$`)
@@ -111,6 +150,9 @@ func (s *Setup) check() error {
 	}
 	if s.Threshold < 1 || s.Threshold > len(s.Owners) {
 		return fault.New(fault.Usage, "%d of %d owners can't be needed", s.Threshold, len(s.Owners))
+	}
+	if err := errors.Join(s.Recall.check(catalog.Recall), s.Advice.check(catalog.Advice)); err != nil {
+		return fault.New(fault.Usage, "%w", err)
 	}
 	if s.Now == nil {
 		s.Now = time.Now
@@ -163,7 +205,7 @@ func Init(dir string, s Setup) (v *Vendor, err error) {
 func (v *Vendor) fill(s Setup) error {
 	roles := catalog.Roles{
 		Root: catalog.Role{Threshold: s.Threshold}, Targets: catalog.Role{Threshold: s.Threshold},
-		Recall: catalog.Role{Threshold: 1}, Advice: catalog.Role{Threshold: 1}, Rollout: catalog.Role{Threshold: 1},
+		Recall: catalog.Role{Threshold: s.Recall.Threshold}, Advice: catalog.Role{Threshold: s.Advice.Threshold}, Rollout: catalog.Role{Threshold: 1},
 		Snapshot: catalog.Role{Threshold: 1}, Timestamp: catalog.Role{Threshold: 1},
 	}
 	type order struct {
@@ -174,8 +216,13 @@ func (v *Vendor) fill(s Setup) error {
 	for _, o := range s.Owners {
 		orders = append(orders, order{"root-" + o, &roles.Root}, order{"targets-" + o, &roles.Targets})
 	}
-	orders = append(orders, order{"recall", &roles.Recall}, order{"advice", &roles.Advice},
-		order{"online/rollout", &roles.Rollout}, order{"online/snapshot", &roles.Snapshot}, order{"online/timestamp", &roles.Timestamp})
+	for _, name := range s.Recall.names(catalog.Recall) {
+		orders = append(orders, order{name, &roles.Recall})
+	}
+	for _, name := range s.Advice.names(catalog.Advice) {
+		orders = append(orders, order{name, &roles.Advice})
+	}
+	orders = append(orders, order{"online/rollout", &roles.Rollout}, order{"online/snapshot", &roles.Snapshot}, order{"online/timestamp", &roles.Timestamp})
 	var signers []crypto.Signer
 	for _, o := range orders {
 		key, err := v.newKey(o.name, signer.Ed25519, s)
@@ -186,6 +233,14 @@ func (v *Vendor) fill(s Setup) error {
 		signers = append(signers, key)
 	}
 	ticketKey, err := v.newKey("ticket-root", signer.P384, s)
+	if err != nil {
+		return err
+	}
+	logKey, err := v.newKey("online/"+logName, signer.Ed25519, s)
+	if err != nil {
+		return err
+	}
+	verifier, err := setlog.FormatKey(s.Product, logKey.Public().(ed25519.PublicKey))
 	if err != nil {
 		return err
 	}
@@ -202,7 +257,7 @@ func (v *Vendor) fill(s Setup) error {
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{rootName: root, ticketRootName: ticket.MarshalRoot(cert)} {
+	for name, data := range map[string][]byte{rootName: root, ticketRootName: ticket.MarshalRoot(cert), logKeyName: verifier} {
 		if err := writeFile(v.path(name), data, 0o644); err != nil {
 			return err
 		}
@@ -329,7 +384,8 @@ func (v *Vendor) Signers(owners []string, open Opener) ([]crypto.Signer, error) 
 	return signers, nil
 }
 
-// online opens the online keys that the folder has and that need nobody.
+// online opens the catalog's online keys that the folder has and that need
+// nobody.
 func (v *Vendor) online() ([]crypto.Signer, error) {
 	files, err := filepath.Glob(v.path(onlineName, "*.key"))
 	if err != nil {
@@ -337,6 +393,9 @@ func (v *Vendor) online() ([]crypto.Signer, error) {
 	}
 	var signers []crypto.Signer
 	for _, f := range files {
+		if filepath.Base(f) == logName+".key" {
+			continue // the signing service's
+		}
 		k, err := readKey(f)
 		if err != nil {
 			return nil, err

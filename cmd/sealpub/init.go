@@ -16,11 +16,13 @@ func newInit() *cobra.Command {
 		Use:   "init DIR --product NAME --os-version VERSION",
 		Short: "make a vendor folder: keys and an empty, signed catalog",
 		Long: `Makes DIR the publisher's folder for one product: keys for every role, a catalog
-signed by them, and the two files that the OS image pins.
+signed by them, and the three files that the OS image pins: the root of the catalog, the
+root of tickets, and the key of the public log in which the server puts every set
+that it authorises.
 
 Each owner has a root and a targets key; a release needs the signatures of as
 many owners as --threshold says. Keys are encrypted with passphrases that are
-asked for; the three online keys, which a server uses by itself, are not.
+asked for; the four online keys, which a server uses by itself, are not.
 
   sealpub init vendor --product ExampleOS --os-version 42.3.0 --owners alice,bob,carol --threshold 2
 
@@ -49,9 +51,10 @@ can sign what it likes: it is for laboratories.`,
 			}
 			s.Printf("%s %s %s for %s %s\n", s.Good(), v.Dir, s.Dash(), v.Product, v.OSVersion)
 			s.Printf("  keys/                      root and targets keys of %s, recall, advice, the root of tickets: keep them offline\n", plural(len(owners), "owner"))
-			s.Printf("  keys/online/               snapshot, timestamp, rollout: the server needs these three and no other\n")
+			s.Printf("  keys/online/               snapshot, timestamp, rollout, log: the server needs these four and no other\n")
 			s.Printf("  repo/                      the catalog: what the server serves below /tuf\n")
-			s.Printf("  root.json ticket-root.pem  into the OS image, under /usr/lib/sealant\n")
+			s.Printf("  root.json ticket-root.pem log-key.txt\n")
+			s.Printf("                             into the OS image, under /usr/lib/sealant\n")
 			if setup.Throwaway {
 				s.Printf("%s %s\n", s.Warn(), s.Alarm("THROWAWAY KEYS: none has a passphrase. Whoever can read this folder can sign for you. Never ship root.json of this folder."))
 			}

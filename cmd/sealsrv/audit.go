@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -17,7 +15,7 @@ import (
 	"github.com/sealant-os/sealant/server/rollout"
 	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/store"
-	"github.com/sealant-os/sealant/trust/signer"
+	trustlog "github.com/sealant-os/sealant/trust/setlog"
 )
 
 func newAudit() *cobra.Command {
@@ -67,23 +65,11 @@ func auditLog(ctx context.Context, c *config, db *store.DB) ([]store.LogRecord, 
 	if c.Log.Key == "" {
 		return nil, nil
 	}
-	text, err := readSmall(c.Log.Key)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the log's key: %w", err)
-	}
-	k, err := signer.Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.Log.Key, err)
-	}
-	public, ok := k.Public.(ed25519.PublicKey)
-	if !ok {
-		return nil, fault.New(fault.Usage, "the log's key %s is not Ed25519", c.Log.Key)
-	}
-	vkey, err := note.NewEd25519VerifierKey(c.Log.Name, public)
+	file, err := logKey(c)
 	if err != nil {
 		return nil, err
 	}
-	v, err := note.NewVerifier(vkey)
+	v, err := trustlog.ParseKey(file)
 	if err != nil {
 		return nil, err
 	}

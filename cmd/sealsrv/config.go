@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/trust/setlog"
 )
 
 // maxConfig is the limit for a configuration file, in bytes.
@@ -72,7 +73,7 @@ func devConfig(dir string) *config {
 	for _, role := range []string{"rollout", "snapshot", "timestamp"} {
 		c.Keys.Online = append(c.Keys.Online, in("keys", "online", role+".key"))
 	}
-	c.Log.Name, c.Log.Key = "dev", in(devServer, "log.key")
+	c.Log.Key = in("keys", "online", "log.key")
 	c.Keys.Recall, c.Keys.Advice = []string{in("keys", "recall.key")}, []string{in("keys", "advice.key")}
 	return c
 }
@@ -99,7 +100,20 @@ func configOf(cmd *cobra.Command) (*config, error) {
 	if err := os.MkdirAll(filepath.Join(dir, devServer), 0o700); err != nil {
 		return nil, err
 	}
-	return devConfig(dir), nil
+	c := devConfig(dir)
+	switch key, err := readSmall(filepath.Join(dir, "log-key.txt")); {
+	case errors.Is(err, fs.ErrNotExist):
+		c.Log.Key = "" // a vendor whose devices pin no log
+	case err != nil:
+		return nil, err
+	default:
+		v, err := setlog.ParseKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "log-key.txt"), err)
+		}
+		c.Log.Name = v.Name()
+	}
+	return c, nil
 }
 
 func readConfig(file string) (*config, error) {

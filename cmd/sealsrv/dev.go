@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -60,9 +58,6 @@ When it answers it prints its address. Devices take that as their server.`,
 			}
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
-			if err := makeLogKey(c.Log.Key); err != nil {
-				return err
-			}
 			if err := renewDevLeaf(cmd, c, dir); err != nil {
 				return err
 			}
@@ -108,22 +103,6 @@ func findSealpub() (string, error) {
 		}
 	}
 	return exec.LookPath("sealpub")
-}
-
-// makeLogKey makes the key of the public log of sets where there is none.
-func makeLogKey(path string) error {
-	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	key, err := signer.New(rand.Reader, signer.Ed25519)
-	if err != nil {
-		return err
-	}
-	text, err := signer.Unencrypted("log", key)
-	if err != nil {
-		return err
-	}
-	return writeSecret(path, text)
 }
 
 // renewDevLeaf issues a signing leaf if the present one has less than half its

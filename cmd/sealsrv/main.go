@@ -22,6 +22,7 @@ var groups = []func() *cobra.Command{
 	newEvidence,  // evidence.go
 	newAudit,     // audit.go
 	newLeaf,      // leaf.go
+	newLog,       // log.go
 }
 
 func root() *cobra.Command {
