@@ -38,6 +38,7 @@ func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
 	d.examineEnforcement(&g)
 	d.examineClock(&g)
 	d.examineFeed(&g)
+	d.examineLog(&g)
 	d.examineSpace(&g)
 	d.examineBoot(&g)
 	d.examineCounting(&g)

@@ -316,7 +316,7 @@ func (d *Device) keepPatches(rel string) error {
 }
 
 // authorise asks the signing service for the ticket of a release's set, checks
-// every claim of it, and writes the set. It returns the set's id.
+// every claim of it and that the public log has the set, and writes the set. It returns the set's id.
 func (d *Device) authorise(ctx context.Context, rel string, cat *catalog.Client, report Report) (string, error) {
 	st, err := d.state()
 	if err != nil {
@@ -349,6 +349,9 @@ func (d *Device) authorise(ctx context.Context, rel string, cat *catalog.Client,
 	}
 	t, err := d.verifyTicket(der, st.baseline, want)
 	if err != nil {
+		return "", err
+	}
+	if err := d.checkLog(ctx, t.Claims, report); err != nil {
 		return "", err
 	}
 	set := setOf(st.baseline, rel, m.Level, images, der)

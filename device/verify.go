@@ -29,7 +29,7 @@ type Verified struct {
 
 // Finding is one check.
 type Finding struct {
-	What  string `json:"what"` // root, catalog, ticket, a cryptex, mounts, history
+	What  string `json:"what"` // root, catalog, log, ticket, a cryptex, mounts, history
 	OK    bool   `json:"ok"`
 	Level string `json:"level"` // ok, warn, bad
 	Text  string `json:"text"`
@@ -74,6 +74,7 @@ func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Ve
 		return v, d.verifyGiven(st, o.Ticket, &v)
 	}
 	d.verifyCatalog(&v)
+	d.verifyLog(&v)
 	if d.identityPlace() == IdentityTPM {
 		v.add("nonces", activate.CheckNonces(d.Store), "no old copy, by the TPM's counter")
 	}

@@ -24,6 +24,9 @@ func (s *Store) TicketRootPath() string {
 	return filepath.Join(s.root, "usr/lib/sealant/ticket-root.pem")
 }
 
+// LogKeyPath is the pinned key of the public log of sets; there may be none.
+func (s *Store) LogKeyPath() string { return filepath.Join(s.root, "usr/lib/sealant/log-key.txt") }
+
 // MountPoint is where a cryptex's content appears to everybody.
 func (s *Store) MountPoint(cryptex string) string {
 	return filepath.Join(s.root, "usr/lib/cryptexes", cryptex)
