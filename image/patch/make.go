@@ -196,6 +196,9 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 		if err != nil {
 			return nil, err
 		}
+		if !shape.Packed && literals(is, l) > delta.MaxLiterals(int64(len(coded.Body))) {
+			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true})
+		}
 		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
 		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}

@@ -8,6 +8,7 @@
 package delta
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/sealant-os/sealant/image/patch/align"
@@ -149,6 +150,21 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	return out, w.costs, nil
 }
 
+// MaxLiterals bounds the literals that a body of a size may model, in bytes:
+// more of them are packed. It bounds the time that a small body takes.
+func MaxLiterals(size int64) int64 { return 64<<10 + 512*min(size, maxOffset/512) }
+
+// literals is how many bytes of a segment no run covers.
+func (l *Layout) literals(s Segment) int64 {
+	n := s.End - s.Start
+	for _, r := range l.Runs {
+		if r.New >= s.Start && r.New < s.End {
+			n -= r.Len
+		}
+	}
+	return n
+}
+
 // Sink takes the new data of a decoder.
 type Sink struct {
 	Write  func([]byte) error        // the next piece
@@ -169,6 +185,8 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 		if w.unpacker, err = newUnpacker(packed); err != nil {
 			return err
 		}
+	} else if n := l.literals(s); n > MaxLiterals(size) {
+		return fmt.Errorf("%d literal bytes cannot be coded in %d", n, size)
 	}
 	if err := w.walk(s); err != nil {
 		return err
