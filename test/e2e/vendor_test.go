@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server/servertest"
+	"github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -41,12 +43,16 @@ type vendor struct {
 	url    string
 }
 
+// run makes the images of this run of the tests different from those of any
+// other on this machine: what is mounted elsewhere counts as in use.
+var run = fmt.Sprint(os.Getpid(), time.Now().UnixNano())
+
 // content is what a cryptex holds at a level; level 0 is the baseline.
 func content(name string, level int) map[string]string {
 	filler := strings.Repeat(fmt.Sprintf("the %s library, line after line\n", name), 20_000)
 	files := map[string]string{
 		"lib/lib" + name + ".so": "\x7fELF not really\n" + filler + fmt.Sprintf("level %d\n", level) + filler,
-		"share/" + name + ".txt": name,
+		"share/" + name + ".txt": name + " " + run,
 	}
 	return files
 }
@@ -150,6 +156,9 @@ func (v *vendor) layOutOS() {
 	v.must(err)
 	v.must(os.WriteFile(filepath.Join(lib, "root.json"), root, 0o644))
 	v.must(os.WriteFile(filepath.Join(lib, "ticket-root.pem"), ticket.MarshalRoot(v.world.Root), 0o644))
+	logKey, err := setlog.FormatKey(servertest.Product, v.world.LogKey.Public().(ed25519.PublicKey))
+	v.must(err)
+	v.must(os.WriteFile(filepath.Join(lib, "log-key.txt"), logKey, 0o644))
 	for _, c := range v.base.Cryptexes {
 		data, err := os.ReadFile(v.imageFile(c.Name, 0))
 		v.must(err)
