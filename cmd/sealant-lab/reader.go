@@ -18,7 +18,8 @@ func tellReader(s *story) error {
 		return err
 	}
 	s.readerBoot(server)
-	for _, chapter := range []func(){s.readerFix, s.readerRemove, s.readerTamper, s.readerHarm, s.readerUpdate} {
+	foreign := func() { s.refuseForeignTicket(server)() }
+	for _, chapter := range []func(){s.readerFix, s.readerRemove, s.readerTamper, foreign, s.readerHarm, s.readerUpdate} {
 		if s.failed > 0 {
 			return nil // what follows builds on what failed
 		}
@@ -115,8 +116,7 @@ func (s *story) readerRemove() {
 	s.run(kiosk, "sealant history", shows("(?i)remove"), shows("(?i)reappl"))
 }
 
-// readerTamper changes one bit of the image that is in use, then offers the
-// device another device's ticket.
+// readerTamper changes one bit of the image that is in use.
 func (s *story) readerTamper() {
 	s.chapter("Tampering")
 	images, _ := filepath.Glob(s.device.path("state/images/*"))

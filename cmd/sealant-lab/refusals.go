@@ -26,6 +26,7 @@ func tellRefusals(s *story) error {
 		return nil
 	}
 	s.refuseOnDevice(server)
+	s.run(kiosk, "sealant install")
 	s.refuseForeignTicket(server)
 	return nil
 }
@@ -111,12 +112,13 @@ func (s *story) refuseOnDevice(server string) {
 	s.run(kiosk, "sealant status", shows("No improvement installed"))
 }
 
-// refuseForeignTicket gives the device the ticket of another one.
-func (s *story) refuseForeignTicket(server string) {
+// refuseForeignTicket gives the device the ticket of another one for the very
+// same improvement. What it returns gives the device its own again.
+func (s *story) refuseForeignTicket(server string) (restore func()) {
+	restore = func() {}
 	s.chapter("Another device's ticket")
 	mine := s.device
 	other := &device{dir: filepath.Join(s.dir, "other")}
-	s.run(kiosk, "sealant install")
 	s.device = other
 	s.check("make a second device", s.plugIn("os", server, "kiosk-0418"))
 	s.restart()
@@ -129,19 +131,26 @@ func (s *story) refuseForeignTicket(server string) {
 	}
 	s.check("find its ticket", err)
 	s.check("switch it off", other.down())
+	s.say("The second device's ticket, for the very same improvement, is put in the place of the first one's:")
 	s.device = mine
 	if err != nil {
-		return
+		return restore
 	}
 	place, _ := filepath.Glob(mine.path("state/sets/SI-2026-0001-*/ticket*"))
 	if len(place) != 1 {
 		s.check("find the place for it", fmt.Errorf("%d tickets found", len(place)))
-		return
+		return restore
 	}
-	data, err := os.ReadFile(stolen[0])
-	s.check("put it here", firstError(err, os.WriteFile(place[0], data, 0o644)))
+	own, err1 := os.ReadFile(place[0])
+	foreign, err2 := os.ReadFile(stolen[0])
+	s.check("put it here", firstError(err1, err2, os.WriteFile(place[0], foreign, 0o644)))
 	s.run(kiosk, "sealant verify", exits(31), shows("another device"))
 	r := s.restart()
 	s.check("boot refuses it and takes the baseline", mustShow(r, "(?i)another device", "(?i)baseline"))
 	s.run(kiosk, "reader /var/lib/docs/crafted.txt", shows(secret))
+	return func() {
+		s.check("put its own ticket back", os.WriteFile(place[0], own, 0o644))
+		s.restart()
+		s.run(kiosk, "reader /var/lib/docs/crafted.txt", shows("refused"), hides(secret), exits(3))
+	}
 }
