@@ -3,13 +3,13 @@ package device
 import (
 	"context"
 
-	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/running"
 )
 
 // Running is what runs on which content. It changes nothing.
 type Running struct {
 	OSVersion string `json:"os_version"`
-	launch.Scan
+	running.Scan
 }
 
 // Running looks at every process. Asked through the agent it sees all of them;
@@ -19,7 +19,7 @@ func (d *Device) Running(context.Context) (Running, error) {
 	if err != nil {
 		return Running{}, err
 	}
-	scan, err := launch.Processes(d.Store, d.Config.Apps)
+	scan, err := running.Processes(d.Store, d.Config.Apps)
 	if err != nil {
 		return Running{}, err
 	}

@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 
 	"github.com/sealant-os/sealant/device/activate"
-	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -12,7 +12,7 @@ import (
 // usage is who uses which content on this machine now, and what is mounted
 // where everybody sees it.
 type usage struct {
-	uses   []launch.Use
+	uses   []running.Use
 	hidden int // processes that this user may not look into
 	shown  map[string]activate.Content
 }
@@ -20,7 +20,7 @@ type usage struct {
 // usage looks at every process and every mount.
 func (d *Device) usage() (usage, error) {
 	u := usage{shown: map[string]activate.Content{}}
-	scan, err := launch.Processes(d.Store, d.Config.Apps)
+	scan, err := running.Processes(d.Store, d.Config.Apps)
 	if err != nil {
 		return u, err
 	}

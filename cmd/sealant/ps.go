@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealant-os/sealant/device"
-	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -39,11 +39,11 @@ what a process has mapped and by its mounts, never by names.`,
 }
 
 // glyphOf is a state's mark; its word stands in the column beside it.
-func glyphOf(s *cli.Screen, state launch.State) string {
+func glyphOf(s *cli.Screen, state running.State) string {
 	switch state {
-	case launch.Active:
+	case running.Active:
 		return s.Full()
-	case launch.Older:
+	case running.Older:
 		return s.Half()
 	}
 	return s.Empty()
@@ -88,11 +88,11 @@ func hidden(n int) string {
 }
 
 // contentOf is the level that the content has: "42.3 (b)", "42.3 base".
-func contentOf(r device.Running, u launch.Use) string {
+func contentOf(r device.Running, u running.Use) string {
 	return device.VersionText(r.OSVersion) + " " + u.Label
 }
 
-func printProof(s *cli.Screen, u launch.Use) {
+func printProof(s *cli.Screen, u running.Use) {
 	p := u.Proof
 	var how []string
 	if len(p.Files) > 0 {

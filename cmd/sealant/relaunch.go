@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -44,12 +45,12 @@ unless --force is given.`,
 
 // relaunched is the document of a relaunch.
 type relaunched struct {
-	App     string       `json:"app"`
-	Ended   []launch.Use `json:"ended"`   // or to be ended, on a dry run
-	Foreign []launch.Use `json:"foreign"` // of other users
-	PID     int          `json:"pid,omitempty"`
-	Unit    string       `json:"unit,omitempty"`
-	Remain  []launch.Use `json:"remain"` // on old content even so
+	App     string        `json:"app"`
+	Ended   []running.Use `json:"ended"`   // or to be ended, on a dry run
+	Foreign []running.Use `json:"foreign"` // of other users
+	PID     int           `json:"pid,omitempty"`
+	Unit    string        `json:"unit,omitempty"`
+	Remain  []running.Use `json:"remain"` // on old content even so
 }
 
 func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
@@ -62,11 +63,11 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	if err != nil {
 		return err
 	}
-	plan, err := launch.NewPlan(st, apps, id)
+	plan, err := running.NewPlan(st, apps, id)
 	if err != nil {
 		return err
 	}
-	result := relaunched{App: id, Ended: append([]launch.Use{}, plan.Old...), Foreign: append([]launch.Use{}, plan.Foreign...), Remain: []launch.Use{}}
+	result := relaunched{App: id, Ended: append([]running.Use{}, plan.Old...), Foreign: append([]running.Use{}, plan.Foreign...), Remain: []running.Use{}}
 	nameProcesses(s, plan)
 	if f.dryRun || len(plan.Old) == 0 {
 		return finishRelaunch(s, result)
@@ -80,7 +81,7 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	if err != nil {
 		return err
 	}
-	after, err := launch.NewPlan(st, apps, id)
+	after, err := running.NewPlan(st, apps, id)
 	if err != nil {
 		return err
 	}
@@ -89,20 +90,20 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	return finishRelaunch(s, result)
 }
 
-func nameProcesses(s *cli.Screen, plan *launch.Plan) {
+func nameProcesses(s *cli.Screen, plan *running.Plan) {
 	switch {
 	case len(plan.Old) > 0:
-		s.Notef("%s on old content: %s\n", plan.App.Name, launch.Names(plan.Old))
+		s.Notef("%s on old content: %s\n", plan.App.Name, running.Names(plan.Old))
 	case len(plan.Foreign) == 0:
 		s.Notef("%s: nothing of it runs on old content\n", plan.App.Name)
 	}
 	if len(plan.Foreign) > 0 {
-		s.Notef("%s of other users, who relaunch it themselves: %s\n", s.Warn(), launch.Names(plan.Foreign))
+		s.Notef("%s of other users, who relaunch it themselves: %s\n", s.Warn(), running.Names(plan.Foreign))
 	}
 }
 
 // again ends the old processes and starts the app.
-func again(ctx context.Context, st *store.Store, plan *launch.Plan, f relaunchFlags) (pid int, err error) {
+func again(ctx context.Context, st *store.Store, plan *running.Plan, f relaunchFlags) (pid int, err error) {
 	if err := plan.End(ctx, f.timeout, f.force); err != nil {
 		return 0, err
 	}
@@ -146,7 +147,7 @@ func finishRelaunch(s *cli.Screen, r relaunched) error {
 	}
 	switch {
 	case len(r.Remain) > 0:
-		s.Notef("%s on old content until the device restarts: %s\n", s.Warn(), launch.Names(r.Remain))
+		s.Notef("%s on old content until the device restarts: %s\n", s.Warn(), running.Names(r.Remain))
 		return cli.Exit(fault.Restart)
 	case len(r.Foreign) > 0:
 		return cli.Exit(fault.Relaunch)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/test/namespace"
 	"github.com/sealant-os/sealant/test/rig"
 )
@@ -175,7 +176,7 @@ func TestPsAndRelaunch(t *testing.T) {
 	}
 	var doc struct {
 		Schema string
-		Uses   []launch.Use
+		Uses   []running.Use
 	}
 	if err := json.Unmarshal([]byte(line("ps", "--json")), &doc); err != nil || doc.Schema != "sealant.ps/1" || len(doc.Uses) != 1 || doc.Uses[0].Todo != "sealant relaunch reader" {
 		t.Errorf("%+v, %v", doc, err)

@@ -1,5 +1,4 @@
-// Package launch starts programs on staged content, knows what runs on which
-// content, and brings an app from old content to new.
+// Package launch starts programs on staged content.
 //
 // A launched program sees its set at /usr/lib/cryptexes, in a mount namespace
 // of its own that its children inherit; otherwise it is as if the caller had
@@ -66,7 +65,7 @@ func Resolve(apps []policy.App, app string, args []string) (Program, error) {
 		if len(args) == 0 || !strings.Contains(args[0], "/") {
 			return Program{}, fault.New(fault.Usage, "cannot launch: no program is named")
 		}
-		return Program{App: owner(apps, args[0]), Path: args[0], Args: args}, nil
+		return Program{App: Owner(apps, args[0]), Path: args[0], Args: args}, nil
 	}
 	for _, a := range apps {
 		if a.ID != app {
@@ -85,6 +84,16 @@ func Resolve(apps []policy.App, app string, args []string) (Program, error) {
 	return Program{}, unknown(apps, app)
 }
 
+// FindApp finds an app of apps.d by its id.
+func FindApp(apps []policy.App, id string) (policy.App, error) {
+	for _, a := range apps {
+		if a.ID == id {
+			return a, nil
+		}
+	}
+	return policy.App{}, unknown(apps, id)
+}
+
 func unknown(apps []policy.App, app string) error {
 	err := fault.New(fault.Usage, "cannot find the app %q in apps.d", app)
 	if len(apps) == 0 {
@@ -97,8 +106,8 @@ func unknown(apps []policy.App, app string) error {
 	return err.Hint("apps: %s; anything else: sealant run -- COMMAND", strings.Join(names, ", "))
 }
 
-// owner is the id of the app that an executable belongs to.
-func owner(apps []policy.App, executable string) string {
+// Owner is the id of the app that an executable belongs to, "" for none.
+func Owner(apps []policy.App, executable string) string {
 	for _, a := range apps {
 		if a.Owns(executable) {
 			return a.ID

@@ -190,12 +190,13 @@ func Find(st *store.Store, pid int) (r Record, ok bool, err error) {
 		return Record{}, false, err
 	}
 	defer p.Close()
-	r, ok = of(list, p)
+	r, ok = Of(list, p)
 	return r, ok, nil
 }
 
-// of finds the record that a running process lives under.
-func of(list []Record, p *linux.Process) (Record, bool) {
+// Of finds the record that a running process lives under: the one of the launch
+// whose mount namespace it has.
+func Of(list []Record, p *linux.Process) (Record, bool) {
 	space, err := p.Namespace("mnt")
 	if err != nil {
 		return Record{}, false

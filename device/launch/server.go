@@ -131,14 +131,15 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn) {
 		_ = reply(conn, answer{Failed: &f})
 		return
 	}
+	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
+		child.hangUp()
+	}
+	// Only now, with the handle handed over, may the end of the program close it.
 	ended := make(chan Status, 1)
 	go func() {
 		defer child.handle.Close()
 		ended <- child.wait()
 	}()
-	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
-		child.hangUp()
-	}
 	// The caller says nothing more; if it is gone its program is told, as it
 	// would be by a terminal.
 	go func() {

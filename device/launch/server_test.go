@@ -118,7 +118,18 @@ func TestAgentLaunches(t *testing.T) {
 	}
 }
 
-// start runs a command whose program says "ready" when it is.
+// A program that ends at once is told of like any other.
+func TestShortPrograms(t *testing.T) {
+	d, _ := booted(t)
+	agent(t, d)
+	for range 40 {
+		if text, code := output(t, nobody(as("run-by-agent", d, "/bin/true"))); code != 0 || text != "" {
+			t.Fatalf("%d %q", code, text)
+		}
+	}
+}
+
+// started runs a command whose program says "ready" when it is.
 func started(t *testing.T, cmd *exec.Cmd) *bufio.Reader {
 	t.Helper()
 	out, err := cmd.StdoutPipe()

@@ -15,6 +15,7 @@ import (
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -152,7 +153,7 @@ func (m *Machine) Running() ([]evidence.Launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	scan, err := launch.Processes(m.store, apps)
+	scan, err := running.Processes(m.store, apps)
 	if err != nil {
 		return nil, err
 	}
@@ -200,13 +201,13 @@ func (m *Machine) Running() ([]evidence.Launch, error) {
 
 // groups are the processes of apps, as a scan found them.
 type groups struct {
-	uses   map[int][]launch.Use
+	uses   map[int][]running.Use
 	parent map[int]int
 	order  []int
 }
 
-func newGroups(uses []launch.Use) groups {
-	g := groups{uses: make(map[int][]launch.Use), parent: make(map[int]int)}
+func newGroups(uses []running.Use) groups {
+	g := groups{uses: make(map[int][]running.Use), parent: make(map[int]int)}
 	for _, u := range uses {
 		if u.App == "" {
 			continue
@@ -247,7 +248,7 @@ func (g groups) top(pid int, roots map[int]int) (int, bool) {
 
 // unlaunched makes a launch of a process that was found running: its content is
 // what it uses, if that is all of the booted or of the staged set.
-func (m *Machine) unlaunched(pid int, uses []launch.Use, apps []policy.App) (l evidence.Launch, ok bool, err error) {
+func (m *Machine) unlaunched(pid int, uses []running.Use, apps []policy.App) (l evidence.Launch, ok bool, err error) {
 	app, ok := find(apps, uses[0].App)
 	if !ok {
 		return l, false, nil
@@ -280,7 +281,7 @@ func (m *Machine) unlaunched(pid int, uses []launch.Use, apps []policy.App) (l e
 	return l, true, nil
 }
 
-func (m *Machine) armOf(uses []launch.Use) (evidence.Arm, bool) {
+func (m *Machine) armOf(uses []running.Use) (evidence.Arm, bool) {
 	for _, linked := range []func(*store.Store) (string, error){activate.Booted, activate.Staged} {
 		id, err := linked(m.store)
 		if err != nil || id == "" {

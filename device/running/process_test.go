@@ -1,6 +1,8 @@
-package launch
+package running
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,12 +13,64 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
+	"github.com/sealant-os/sealant/test/namespace"
 	"github.com/sealant-os/sealant/test/rig"
 )
+
+// TestMain also lets this binary stand in for `sealant run`, as root.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 3 && os.Args[1] == "run-as-root" {
+		p := launch.Program{Path: os.Args[3], Args: os.Args[3:], Env: os.Environ(), Dir: "/"}
+		fmt.Fprintln(os.Stderr, launch.Exec(store.Below(os.Args[2]), p))
+		os.Exit(1)
+	}
+	namespace.Main(m)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// booted is a device that has booted its baseline, with improvement (a) staged.
+func booted(t testing.TB) *rig.Device {
+	t.Helper()
+	d := rig.New(t, rig.NewVendor(t))
+	_, err := activate.Boot(t.Context(), d.Root)
+	must(t, err)
+	must(t, activate.Stage(t.Context(), d.Store, d.Improve("SI-2026-0001", 1), nil))
+	return d
+}
+
+// launched is a program as `sealant run` starts it.
+func launched(d *rig.Device, args ...string) *exec.Cmd {
+	return exec.Command("/proc/self/exe", append([]string{"run-as-root", d.Root}, args...)...)
+}
+
+// nobody makes a command an ordinary user's.
+func nobody(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 2345, Groups: []uint32{2345, 3456}}}
+	return cmd
+}
+
+// eventually waits for something that another process does.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 2000 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("it never came to this: %s", what)
+}
 
 // running starts a program until the test ends.
 func running(t testing.TB, cmd *exec.Cmd) int {
@@ -32,7 +86,7 @@ func sleeper(d *rig.Device, cryptex string) *exec.Cmd {
 }
 
 func launchedSleeper(d *rig.Device, cryptex string) *exec.Cmd {
-	return as("run-as-root", d, filepath.Join(d.Store.MountPoint(cryptex), "run"), "1000")
+	return launched(d, filepath.Join(d.Store.MountPoint(cryptex), "run"), "1000")
 }
 
 // appOf describes the program of "web" as an app, under a name that leads into
@@ -59,7 +113,7 @@ func found(t testing.TB, d *rig.Device, pid int, apps ...policy.App) []string {
 }
 
 func TestProcesses(t *testing.T) {
-	d, a := booted(t)
+	d := booted(t)
 	app := appOf(t, d)
 	check := func(when string, pid int, want ...string) {
 		t.Helper()
@@ -111,35 +165,32 @@ func TestProcesses(t *testing.T) {
 	must(t, activate.Stage(t.Context(), d.Store, removal, nil))
 	check("(a) while the baseline is staged", fresh, "reader|web|(a)|older|sealant relaunch reader")
 	check("the baseline while it is staged", old, "reader|web|base|active|")
-	_ = a
 }
 
 // A script has nothing of its cryptex mapped; its launch tells.
 func TestLaunchedScript(t *testing.T) {
-	d, _ := booted(t)
+	d := booted(t)
 	app := policy.App{ID: "script", Cryptexes: []string{"web"}, Command: []string{"/bin/sh"}, Match: []string{"/usr/bin/tail"}}
-	cmd := as("run-as-root", d, "/usr/bin/tail", "-f", "/dev/null")
-	cmd.Args[0] = "x"
+	cmd := launched(d, "/usr/bin/tail", "-f", "/dev/null")
 	pid := running(t, cmd)
 	eventually(t, "the stamp of a launch is told", func() bool {
 		// run-as-root knows no apps: give the record its app.
-		list, _ := List(d.Store)
+		list, _ := launch.List(d.Store)
 		if len(list) != 1 || list[0].PID != pid {
 			return false
 		}
 		r := list[0]
 		r.App = "script"
-		dir, err := openRecords(d.Store)
+		data, err := json.Marshal(r)
 		must(t, err)
-		defer dir.Close()
-		must(t, r.write(dir))
+		must(t, os.WriteFile(filepath.Join(d.Store.LaunchDir(), fmt.Sprintf("%d.json", pid)), data, 0o644))
 		return slices.Equal(found(t, d, pid, app), []string{"script|web|(a)|active|"})
 	})
 }
 
 // Ordinary users see their own processes, and how many they don't see.
 func TestProcessesOfOthers(t *testing.T) {
-	d, _ := booted(t)
+	d := booted(t)
 	app := appOf(t, d)
 	mine := running(t, nobody(sleeper(d, "web")))
 	theirs := running(t, sleeper(d, "web"))
@@ -165,8 +216,8 @@ func TestProcessesOfOthers(t *testing.T) {
 
 // A device that is not ours, in its own folder, doesn't show.
 func TestAnotherDevicesProcesses(t *testing.T) {
-	d, _ := booted(t)
-	other, _ := booted(t)
+	d := booted(t)
+	other := booted(t)
 	pid := running(t, sleeper(other, "web"))
 	eventually(t, "the other device sees it", func() bool { return len(found(t, other, pid)) == 1 })
 	if got := found(t, d, pid); len(got) != 0 {
@@ -175,7 +226,7 @@ func TestAnotherDevicesProcesses(t *testing.T) {
 }
 
 func TestRelaunchPlan(t *testing.T) {
-	d, _ := booted(t)
+	d := booted(t)
 	app := appOf(t, d)
 	apps := []policy.App{app, {ID: "other", Cryptexes: []string{"os"}, Command: []string{"/bin/none"}}}
 	old := running(t, sleeper(d, "web"))
@@ -212,7 +263,7 @@ func TestRelaunchPlan(t *testing.T) {
 
 // A process that doesn't listen is named, and killed only by force.
 func TestRelaunchOfTheStubborn(t *testing.T) {
-	d, _ := booted(t)
+	d := booted(t)
 	app := appOf(t, d)
 	cmd := exec.Command("/bin/sh", "-c", `trap "" TERM; exec "$0" 1000`, filepath.Join(d.Store.MountPoint("web"), "run"))
 	pid := running(t, cmd)
@@ -245,7 +296,7 @@ func TestAimMissesAnotherProcess(t *testing.T) {
 
 // BenchmarkProcesses looks at 2000 processes, every fifth of which uses content.
 func BenchmarkProcesses(b *testing.B) {
-	d, _ := booted(b)
+	d := booted(b)
 	app := appOf(b, d)
 	for i := range 2000 {
 		cmd := exec.Command("/bin/sleep", "1000")

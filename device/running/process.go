@@ -1,4 +1,11 @@
-package launch
+// Package running says what runs on which content, and brings an app from old
+// content to new.
+//
+// It goes by mounts and by the devices of what a process has mapped, which the
+// kernel tells, and by the stamps of launches, which Sealant made itself. It
+// believes nothing that a process says about itself: not its name, its command
+// line or its environment, and not whether a file counts as deleted.
+package running
 
 import (
 	"cmp"
@@ -7,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -102,7 +110,7 @@ type scan struct {
 	apps    []policy.App
 	shelf   *shelf
 	devices map[linux.Device]activate.Content
-	records []Record
+	records []launch.Record
 	spaces  map[uint64]map[linux.Device]bool // cryptex devices mounted in a namespace
 	maps    linux.MapReader
 	result  Scan
@@ -114,7 +122,7 @@ func newScan(st *store.Store, apps []policy.App) (*scan, error) {
 	if s.devices, err = activate.Devices(st); err != nil {
 		return nil, err
 	}
-	if s.records, err = List(st); err != nil {
+	if s.records, err = launch.List(st); err != nil {
 		return nil, err
 	}
 	if s.shelf, err = newShelf(st); err != nil {
@@ -156,7 +164,7 @@ func (s *scan) process(pid int) error {
 	if err != nil {
 		return err
 	}
-	record, launched := of(s.records, p)
+	record, launched := launch.Of(s.records, p)
 	launched = launched && record.PID == pid
 	if len(maps) == 0 && !launched {
 		return nil
@@ -206,7 +214,7 @@ func (s *scan) space(p *linux.Process, inode uint64) (map[linux.Device]bool, err
 // wants says whether a launched app is known to use a cryptex even if nothing
 // of it is mapped, as scripts don't: if apps.d says so, and the launch gave it
 // this very content.
-func (s *scan) wants(r Record, c activate.Content) bool {
+func (s *scan) wants(r launch.Record, c activate.Content) bool {
 	if !slices.Contains(r.Content, c) {
 		return false
 	}
@@ -219,7 +227,7 @@ func (s *scan) wants(r Record, c activate.Content) bool {
 }
 
 // add describes the process and what it uses.
-func (s *scan) add(p *linux.Process, found map[linux.Device]*Proof, r Record) error {
+func (s *scan) add(p *linux.Process, found map[linux.Device]*Proof, r launch.Record) error {
 	if len(found) == 0 {
 		return nil
 	}
@@ -270,7 +278,7 @@ func (s *scan) app(p *linux.Process, unit string) string {
 		candidates = append(candidates, filepath.Join(s.below(s.st.MountPoint(s.devices[d].Name)), exe))
 	}
 	for _, c := range candidates {
-		if id := owner(s.apps, c); id != "" {
+		if id := launch.Owner(s.apps, c); id != "" {
 			return id
 		}
 	}

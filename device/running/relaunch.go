@@ -1,4 +1,4 @@
-package launch
+package running
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -26,19 +27,9 @@ type Plan struct {
 	Hidden  int   // processes that this user may not look into
 }
 
-// FindApp finds an app of apps.d by its id.
-func FindApp(apps []policy.App, id string) (policy.App, error) {
-	for _, a := range apps {
-		if a.ID == id {
-			return a, nil
-		}
-	}
-	return policy.App{}, unknown(apps, id)
-}
-
 // NewPlan finds an app's processes on old content.
 func NewPlan(st *store.Store, apps []policy.App, id string) (*Plan, error) {
-	app, err := FindApp(apps, id)
+	app, err := launch.FindApp(apps, id)
 	if err != nil {
 		return nil, err
 	}
