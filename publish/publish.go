@@ -71,12 +71,20 @@ func (v *Vendor) finish(repo *catalog.Repository, b *Bundle) (Published, error) 
 	if err := os.RemoveAll(v.path(preparedName, b.Name)); err != nil {
 		return p, err
 	}
+	return v.show(repo, p)
+}
+
+// show lets devices see what was published, if the online keys are at hand.
+func (v *Vendor) show(repo *catalog.Repository, p Published) (Published, error) {
 	online, err := v.online()
 	if err != nil || len(online) == 0 {
 		return p, err
 	}
 	p.State, err = repo.Refresh(online, v.now())
 	p.Shown = err == nil
+	if fault.KindOf(err) == fault.Refused {
+		return p, nil // other online keys are in force: those of the server
+	}
 	return p, err
 }
 
@@ -105,8 +113,8 @@ func (v *Vendor) BundlePath(name string) string { return v.path(preparedName, na
 
 // Withdraw gives up a prepared release.
 func (v *Vendor) Withdraw(name string) error {
-	if release.CheckID(name) != nil && !strings.HasPrefix(name, baselinePrefix) {
-		return fault.New(fault.Usage, "cannot withdraw %q: it is not the id of a release", name)
+	if release.CheckID(name) != nil && catalog.CheckCeremonyName(name) != nil && !strings.HasPrefix(name, baselinePrefix) {
+		return fault.New(fault.Usage, "cannot withdraw %q: it is not the name of anything prepared", name)
 	}
 	dir := v.path(preparedName, filepath.Base(name))
 	if _, err := os.Stat(dir); err == nil {
@@ -114,6 +122,9 @@ func (v *Vendor) Withdraw(name string) error {
 			return fmt.Errorf("cannot withdraw %s: %w", name, err)
 		}
 		return nil
+	}
+	if release.CheckID(name) != nil {
+		return fault.New(fault.Usage, "cannot withdraw %s: it is not prepared here", name)
 	}
 	repo, err := v.Repository()
 	if err != nil {

@@ -26,6 +26,11 @@ asked for; the four online keys, which a server uses by itself, are not.
 
   sealpub init vendor --product ExampleOS --os-version 42.3.0 --owners alice,bob,carol --threshold 2
 
+A recall and advice need one signature, of keys that any owner may hold. Let two
+people recall together, of whom three can:
+
+  sealpub init vendor --product ExampleOS --os-version 42.3.0 --recall-keys 3 --recall-threshold 2
+
 --throwaway makes every key without a passphrase. Whoever can read such a folder
 can sign what it likes: it is for laboratories.`,
 		Args: cobra.ExactArgs(1),
@@ -69,6 +74,10 @@ can sign what it likes: it is for laboratories.`,
 	f.StringVar(&setup.OSVersion, "os-version", "", "the OS version that the first baseline belongs to")
 	f.StringSliceVar(&setup.Owners, "owners", nil, "who owns root and targets keys (default one, \"owner\")")
 	f.IntVar(&setup.Threshold, "threshold", 0, "how many owners must sign (default more than half)")
+	f.IntVar(&setup.Recall.Keys, "recall-keys", 0, "how many recall keys to make (default 1, or the threshold)")
+	f.IntVar(&setup.Recall.Threshold, "recall-threshold", 0, "how many of them must sign a recall (default 1)")
+	f.IntVar(&setup.Advice.Keys, "advice-keys", 0, "how many advice keys to make (default 1, or the threshold)")
+	f.IntVar(&setup.Advice.Threshold, "advice-threshold", 0, "how many of them must sign the advice list (default 1)")
 	f.StringVar(&setup.Publisher.Name, "publisher", "", "who speaks on the public pages (default: the product's name)")
 	f.StringVar(&setup.Publisher.URL, "url", "", "the address of the public pages: https://example.com/security")
 	f.StringVar(&setup.Publisher.Contact, "contact", "", "for people who found a flaw: mailto:… or https://…")

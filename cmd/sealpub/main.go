@@ -21,6 +21,8 @@ var groups = []func() *cobra.Command{
 	newWithdraw, // sign.go
 	newAdvisory, // advisory.go
 	newKeys,     // keys.go
+	newRoot,     // root.go
+	newRefresh,  // refresh.go
 	newTicket,   // ticket.go
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/publish"
 	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/release/catalog"
 )
 
 // publication is the part of a document that says how far a publication came.
@@ -132,8 +133,9 @@ func newSign() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "sign BUNDLE --key KEYFILE",
-		Short: "add a signature to a prepared release",
-		Long: `Shows what a prepared release would publish, and signs it after you typed its name.
+		Short: "add a signature to a prepared release, recall, or change of keys",
+		Long: `Shows what a prepared release would publish, or what a change of keys or a recall
+would do, and signs it after you typed its name.
 It needs no network, no vendor folder and nothing but the bundle and the key: take
 the bundle to the machine where the key is, and bring it back.
 
@@ -144,24 +146,22 @@ the one that the OS image pins, or a later one that you know.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := cli.For(cmd)
+			if isCeremony(args[0]) {
+				return signCeremony(cmd, args[0], out, rootFile, keyFiles, &pass, yes)
+			}
 			b, err := publish.ReadBundle(args[0])
 			if err != nil {
 				return err
 			}
 			if rootFile != "" {
-				if err := sameRoot(b, rootFile); err != nil {
+				if err := sameRoot(b.Name, b.BuildsOn, rootFile); err != nil {
 					return err
 				}
 			}
-			open, done := opener(cmd, &pass, true)
+			signers, done, err := openAll(cmd, keyFiles, &pass)
 			defer done()
-			var signers []crypto.Signer
-			for _, file := range keyFiles {
-				key, err := open(file)
-				if err != nil {
-					return err
-				}
-				signers = append(signers, key)
+			if err != nil {
+				return err
 			}
 			if !s.JSON {
 				printBundle(s, b)
@@ -209,17 +209,32 @@ the one that the OS image pins, or a later one that you know.`,
 	return cmd
 }
 
-func sameRoot(b *publish.Bundle, file string) error {
+// openAll opens the keys of files, each of which was asked for.
+func openAll(cmd *cobra.Command, files []string, pass *secret) (signers []crypto.Signer, done func(), err error) {
+	open, done := opener(cmd, pass, true)
+	for _, file := range files {
+		key, err := open(file)
+		if err != nil {
+			return nil, done, err
+		}
+		signers = append(signers, key)
+	}
+	return signers, done, nil
+}
+
+// sameRoot says whether what is to be signed builds on the root metadata in a
+// file.
+func sameRoot(name string, buildsOn func(root []byte) (bool, error), file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return fault.New(fault.Usage, "cannot read the root metadata: %w", err)
 	}
-	same, err := b.BuildsOn(data)
+	same, err := buildsOn(data)
 	if err != nil {
 		return err
 	}
 	if !same {
-		return fault.New(fault.Refused, "cannot sign %s: it builds on another root than %s", b.Name, file).
+		return fault.New(fault.Refused, "cannot sign %s: it builds on another root than %s", name, file).
 			Hint("it may be newer than yours, or a forgery: ask the other owners")
 	}
 	return nil
@@ -263,11 +278,13 @@ func newPublish() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "publish BUNDLE|ID",
-		Short: "publish a prepared release that enough owners have signed",
+		Short: "publish what was prepared and enough people have signed",
 		Long: `Puts a release that was prepared in this folder into the catalog, if enough owners
 have signed it. Name the bundle that came back from the last signer, or the id if
-the folder's own bundle has all signatures.
+the folder's own bundle has all signatures. A change of keys or expiries, prepared
+by sealpub root, and a recall that two people sign are published the same way.
 
+  sealpub publish root-v2 --dir vendor
   sealpub publish SI-2026-0007 --dir vendor
   sealpub publish /media/stick/bundle.json --dir vendor`,
 		Args: cobra.ExactArgs(1),
@@ -278,6 +295,12 @@ the folder's own bundle has all signatures.
 				return err
 			}
 			name := args[0]
+			if catalog.CheckCeremonyName(name) == nil {
+				name = v.CeremonyPath(name)
+			}
+			if isCeremony(name) {
+				return publishCeremony(cmd, v, name)
+			}
 			if release.CheckID(name) == nil || (!strings.Contains(name, "/") && strings.HasPrefix(name, "baseline-")) {
 				name = v.BundlePath(name)
 			}
