@@ -17,11 +17,12 @@ type Opener func() (*Device, error)
 // and what a command does itself, as root, where no agent answers.
 func Journeys(open Opener) map[string]localapi.Method {
 	return map[string]localapi.Method{
-		"enroll":  byRoot(open, (*Device).Enroll),
-		"install": byRoot(open, (*Device).Install),
-		"reapply": byRoot(open, (*Device).Reapply),
-		"remove":  {Allow: mayRemove(open), Handle: by(open, (*Device).Remove)},
-		"restart": {Allow: root, Handle: asked(open, (*Device).Restart)},
+		"enroll":    byRoot(open, (*Device).Enroll),
+		"install":   byRoot(open, (*Device).Install),
+		"reapply":   byRoot(open, (*Device).Reapply),
+		"automatic": byRoot(open, (*Device).Automatic),
+		"remove":    {Allow: mayRemove(open), Handle: by(open, (*Device).Remove)},
+		"restart":   {Allow: root, Handle: asked(open, (*Device).Restart)},
 		"confirm": {Allow: root, Handle: asked(open, func(d *Device, ctx context.Context, _ struct{}, r Report) (Confirmed, error) {
 			return d.Confirm(ctx, r)
 		})},

@@ -124,23 +124,6 @@ func urgent(st state, m release.Manifest) bool {
 	return false
 }
 
-const preferencesSchema = "sealant.preferences/1"
-
-// preferences are the person's own choices.
-type preferences struct {
-	Schema    string `json:"schema"`
-	Automatic *bool  `json:"automatic,omitempty"` // "Automatically Install"; on unless said
-}
-
-// automaticOn is the person's toggle.
-func (d *Device) automaticOn() bool {
-	var p preferences
-	if err := d.Store.ReadDocument("preferences", preferencesSchema, &p); err != nil {
-		return true
-	}
-	return p.Automatic == nil || *p.Automatic
-}
-
 // newestOffer is the newest improvement with its gates; nil if there is none.
 func (d *Device) newestOffer(ctx context.Context, cat *catalog.Client, st state, by asking) (*offer, error) {
 	m, ok, err := newest(ctx, cat, st.digest)

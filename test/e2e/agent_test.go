@@ -181,7 +181,18 @@ func TestAutomatic(t *testing.T) {
 	if s := m.status(); s.State != device.StateNone {
 		t.Errorf("%+v", s)
 	}
+	// The person's own switch counts where policy leaves it to them.
+	if out, code := m.as(0, "policy", "--automatic", "off"); code != fault.Policy.ExitCode() {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	m.configure("")
+	if out, code := m.as(0, "policy", "--automatic", "off"); code != 0 {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	m.wait("it may not, again", func() bool { return strings.Contains(log.String(), "automatic-off") })
+	if out, code := m.as(0, "policy", "--automatic", "on"); code != 0 {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	m.wait("it installs", func() bool { return m.status().State == device.StateStaged })
 	stop()
 	m.boot()
