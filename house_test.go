@@ -3,9 +3,11 @@
 package sealant
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -53,6 +55,7 @@ type source struct {
 	imports      []string
 	doc, name    string
 	lines        int
+	others       bool // somebody else's, kept in its shape
 }
 
 func sources(t *testing.T) []source {
@@ -72,12 +75,15 @@ func sources(t *testing.T) []source {
 		if !strings.HasSuffix(path, ".go") {
 			return nil
 		}
-		set := token.NewFileSet()
-		file, err := parser.ParseFile(set, path, nil, parser.ImportsOnly|parser.ParseComments)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		s := source{path: path, folder: filepath.Dir(path), test: strings.HasSuffix(path, "_test.go"), name: file.Name.Name, lines: set.File(file.Pos()).LineCount()}
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		s := source{path: path, folder: filepath.Dir(path), test: strings.HasSuffix(path, "_test.go"), name: file.Name.Name, lines: bytes.Count(text, []byte("\n")), others: bytes.HasPrefix(text, []byte("// Copyright "))}
 		if file.Doc != nil {
 			s.doc = file.Doc.Text()
 		}
@@ -182,7 +188,7 @@ func TestNoLumberRooms(t *testing.T) {
 				t.Errorf("%s: no room is called %s", s.path, part)
 			}
 		}
-		if !s.test && s.lines > 500 {
+		if !s.test && !s.others && s.lines > 500 {
 			t.Errorf("%s has %d lines, at most 500", s.path, s.lines)
 		}
 	}
@@ -207,7 +213,8 @@ var links = map[string]map[string]string{
 		"github.com/google/go-cmp/cmp": "a test library",
 	},
 	"sealsrv": {
-		module + "device": "the server is not the device",
+		module + "device":  "the server is not the device",
+		module + "publish": "the publisher's keys never reach the server",
 	},
 	"sealpub": {
 		module + "device": "the publisher is not the device",
