@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -24,9 +26,13 @@ import (
 	"github.com/sealant-os/sealant/release"
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server"
+	"github.com/sealant-os/sealant/server/catalog"
 	"github.com/sealant-os/sealant/server/servertest"
+	"github.com/sealant-os/sealant/server/setlog"
+	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/server/store/storetest"
 	"github.com/sealant-os/sealant/trust/identity"
+	trustlog "github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/signer"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -91,6 +97,9 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 //	lab encrypt KEY PASSPHRASE   encrypts a key file
 //	lab enrol URL KEY TOKEN      enrols the device of a key file, which it makes
 //	lab ask URL KEY LEVEL NONCE  asks for a ticket; prints ok or the code
+//	lab smuggle DIR log|ticket   authorises a set that was never published, as a
+//	                             thief in the server does: all of the log's rules
+//	                             are kept, and a ticket is recorded
 func lab(args []string) error {
 	if len(args) < 3 {
 		return fmt.Errorf("usage: lab vendor|encrypt|enrol|ask …")
@@ -106,6 +115,8 @@ func lab(args []string) error {
 		return labEncrypt(args[1], args[2])
 	case "enrol":
 		return labEnrol(args[1], args[2], args[3])
+	case "smuggle":
+		return labSmuggle(args[1], args[2])
 	case "ask":
 		return labAsk(args[1], args[2], args[3], args[4])
 	}
@@ -167,6 +178,41 @@ func labVendor(dir string, n int) error {
 		return err
 	}
 	return repo.Publish(draft)
+}
+
+func labSmuggle(dir, what string) error {
+	ctx := context.Background()
+	db, err := store.Open(ctx, filepath.Join(dir, "server", "fleet.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	base := servertest.Baseline()
+	set := &catalog.Set{Product: servertest.Product, Baseline: base.Digest(), Release: "SI-2026-0999"}
+	for _, c := range base.Cryptexes {
+		set.Cryptexes = append(set.Cryptexes, ticket.Cryptex{Name: c.Name, Subtype: uint8(c.Subtype), Image: [48]byte{1}, Seal: c.Seal.Digest, TrustCache: c.TrustCache, Root: c.Seal.Root})
+	}
+	set.Content = sha512.Sum384(set.Text())
+	if what == "ticket" {
+		devices, err := db.Devices(ctx, store.Filter{Limit: 1})
+		if err != nil || len(devices) == 0 {
+			return fmt.Errorf("no device: %w", err)
+		}
+		_, err = db.Record(ctx, store.Ticket{
+			Digest: [32]byte{1}, Device: devices[0].ID, Product: set.Product, Baseline: set.Baseline, Release: set.Release,
+			Nonce: make([]byte, 48), Content: set.Content, Issued: time.Now(),
+		})
+		return err
+	}
+	key, err := labKey(filepath.Join(dir, "keys", "online", "log.key"))
+	if err != nil {
+		return err
+	}
+	s, err := trustlog.NewSigner(servertest.Product, key)
+	if err != nil {
+		return err
+	}
+	return (&setlog.Log{DB: db, Signer: s, Now: time.Now}).Include(ctx, set)
 }
 
 func labEncrypt(path, passphrase string) error {
