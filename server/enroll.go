@@ -10,14 +10,17 @@ import (
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
 	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/tpm"
 )
 
 // Enrolment is the body of POST /v1/enroll.
 type Enrolment struct {
-	Token     string `json:"token" minLength:"1" maxLength:"100" doc:"The secret of an enrolment token."`
+	Token     string `json:"token" maxLength:"100" doc:"The secret of an enrolment token; empty with the answer to a challenge."`
 	PublicKey []byte `json:"public_key" maxLength:"344" doc:"The device's public key: SubjectPublicKeyInfo in DER, ECDSA P-256 or P-384, base64."`
 	Product   string `json:"product" minLength:"1" maxLength:"64" doc:"The product that the device is."`
 	Baseline  string `json:"baseline" pattern:"^[0-9a-f]{96}$" doc:"Digest of its baseline document, SHA-384 in hexadecimal."`
+	Challenge string `json:"challenge,omitempty" pattern:"^[0-9a-f]{32}$" doc:"The id of the challenge that is answered; absent with a token."`
+	Answer    []byte `json:"answer,omitempty" maxLength:"44" doc:"The secret that the challenge was: 32 bytes, base64; absent with a token."`
 }
 
 // Enrolled is the answer to POST /v1/enroll.
@@ -79,17 +82,12 @@ func (s *Server) admit(ctx context.Context, in *enrolInput) (*enrolOutput, error
 	if _, ok := view.Set(in.Body.Product, baseline, ""); !ok {
 		return nil, problem(signing.UnknownRelease, "the baseline %.12s… of %s is not published", baseline, in.Body.Product)
 	}
-	d, err := s.db.Enrol(ctx, in.Body.Token, store.Device{
+	d, err := s.admitBy(ctx, in.Body, store.Device{
 		ID: id, Key: in.Body.PublicKey, Product: in.Body.Product, Baseline: baseline,
-	}, s.now())
-	switch {
-	case store.IsTokenError(err):
+	})
+	if err != nil {
 		s.log.Warn("enrolment refused", "device", id.Hex(), "reason", err)
-		return nil, problem(signing.BadToken, "the token does not admit this device: unknown, used up, expired or revoked")
-	case errors.Is(err, store.ErrBlocked):
-		return nil, problem(signing.Refused, "this device is blocked")
-	case err != nil:
-		return nil, err
+		return nil, notAdmitted(err)
 	}
 	answer, err := s.authority.IssueTo(ctx, d, signing.Request{
 		Device: id, Product: in.Body.Product, Baseline: baseline, Domain: ticket.Domain,
@@ -99,4 +97,37 @@ func (s *Server) admit(ctx context.Context, in *enrolInput) (*enrolOutput, error
 	}
 	s.log.Info("device enrolled", "device", id.Hex(), "product", d.Product, "token", d.Token)
 	return &enrolOutput{CacheControl: noStore, Body: Enrolled{Device: hex.EncodeToString(id[:]), BaselineTicket: answer.Ticket}}, nil
+}
+
+// admitBy admits a device by its token or by its answer to a challenge.
+func (s *Server) admitBy(ctx context.Context, e Enrolment, d store.Device) (store.Device, error) {
+	switch {
+	case e.Token != "" && e.Challenge == "" && len(e.Answer) == 0:
+		return s.db.Enrol(ctx, e.Token, d, s.now())
+	case e.Token != "" || e.Challenge == "" || len(e.Answer) != tpm.SecretSize:
+		return d, problem(signing.BadRequest, "an enrolment has a token, or a challenge and its answer of %d bytes", tpm.SecretSize)
+	}
+	var id [16]byte
+	if n, err := hex.Decode(id[:], []byte(e.Challenge)); err != nil || n != len(id) {
+		return d, problem(signing.BadRequest, "the challenge's id is not 32 hexadecimal digits")
+	}
+	return s.db.EnrolTPM(ctx, id, e.Answer, d, s.now())
+}
+
+// notAdmitted is what a device is told. Of tokens and challenges it does not
+// learn what is wrong with them.
+func notAdmitted(err error) error {
+	switch {
+	case store.IsTokenError(err):
+		return problem(signing.BadToken, "the token does not admit this device: unknown, used up, expired or revoked")
+	case errors.Is(err, store.ErrBlocked):
+		return problem(signing.Refused, "this device is blocked")
+	case errors.Is(err, store.ErrTPMOnly):
+		return problem(signing.Refused, "this server admits only devices whose TPM it knows, and no tokens")
+	case errors.Is(err, store.ErrTPMUnknown), errors.Is(err, store.ErrTPMRevoked):
+		return problem(signing.Refused, "this server does not know this TPM, or not any more")
+	case errors.Is(err, store.ErrChallenge):
+		return problem(signing.Refused, "the challenge was not answered: unknown, expired, used already, or the answer is wrong")
+	}
+	return err
 }

@@ -162,7 +162,7 @@ func TestHostileEnrolments(t *testing.T) {
 	}{
 		{"another's key", thief, body(func(*server.Enrolment) {}), 401, "bad-signature"},
 		{"an unknown token", d, body(func(e *server.Enrolment) { e.Token = "set-" + strings.Repeat("a", 32) }), 403, "bad-token"},
-		{"an empty token", d, body(func(e *server.Enrolment) { e.Token = "" }), 422, "bad-request"},
+		{"an empty token", d, body(func(e *server.Enrolment) { e.Token = "" }), 400, "bad-request"},
 		{"no key", d, body(func(e *server.Enrolment) { e.PublicKey = []byte("key") }), 400, "bad-request"},
 		{"a key with more behind it", d, body(func(e *server.Enrolment) { e.PublicKey = append(e.PublicKey, 0) }), 400, "bad-request"},
 		{"an unknown baseline", d, body(func(e *server.Enrolment) { e.Baseline = strings.Repeat("cd", 48) }), 404, "unknown-release"},

@@ -2,7 +2,8 @@
 // here, fetch the catalog's files, read the public pages and, where people
 // agreed to it, leave a few counts.
 //
-//	POST /v1/enroll           a token admits a device
+//	POST /v1/enroll/challenge a secret that only a known TPM can read
+//	POST /v1/enroll           a token, or that secret, admits a device
 //	POST /v1/tickets          a ticket for one device and one set
 //	POST /v1/reports          counts that a person agreed to share
 //	GET  /tuf/…               the catalog's files, for devices and mirrors
@@ -165,11 +166,17 @@ func (s *Server) describe(mux *http.ServeMux) huma.API {
 	api := humago.New(mux, config)
 	api.UseMiddleware(s.crowd)
 	huma.Register(api, huma.Operation{
-		OperationID: "enrol", Method: http.MethodPost, Path: enrolPath, Summary: "Enrol a device by a token",
+		OperationID: "enrol", Method: http.MethodPost, Path: enrolPath, Summary: "Enrol a device by a token or by its TPM",
 		Description:  "The request is signed with the key that it brings. Asking again with the same token and key gives the same answer and uses nothing up.",
 		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
 		Errors: []int{400, 401, 403, 404, 409, 413, 415, 422, 429, 503},
 	}, s.enrol)
+	huma.Register(api, huma.Operation{
+		OperationID: "challenge", Method: http.MethodPost, Path: challengePath, Summary: "Ask for a challenge to a TPM",
+		Description:  "For devices without a token: the answer is a secret that only the TPM with this endorsement key can read, and only while it holds the device's key. It is good for one enrolment, for a short time.",
+		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
+		Errors: []int{400, 401, 403, 409, 413, 415, 422, 429, 503},
+	}, s.challenge)
 	huma.Register(api, huma.Operation{
 		OperationID: "ticket", Method: http.MethodPost, Path: ticketPath, Summary: "Ask for a ticket",
 		Description:  "A ticket authorises one set on one device, once. Asking again for the same is harmless.",

@@ -19,8 +19,9 @@ import (
 
 // Paths that devices sign.
 const (
-	enrolPath  = "/v1/enroll"
-	ticketPath = "/v1/tickets"
+	enrolPath     = "/v1/enroll"
+	challengePath = "/v1/enroll/challenge"
+	ticketPath    = "/v1/tickets"
 )
 
 const noStore = "no-store"

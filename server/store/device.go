@@ -15,7 +15,7 @@ type Device struct {
 	Product  string   // what it said it is when it enrolled
 	Baseline [48]byte // of its latest request
 	Release  string   // the latest release a ticket was issued for; "" is the baseline
-	Token    string   // id of the token it enrolled with
+	Token    string   // id of the token it enrolled with, or tpm: and first digits of the TPM's id
 	Enrolled time.Time
 	Seen     time.Time // latest ticket, or the enrolment
 

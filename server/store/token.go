@@ -118,35 +118,59 @@ func (db *DB) Enrol(ctx context.Context, secret string, d Device, now time.Time)
 		} else if err != nil {
 			return err
 		}
-		before, err := scanDevice(tx.QueryRowContext(ctx, "SELECT "+deviceColumns+" FROM devices WHERE id = $1", d.ID[:]))
-		known := err == nil
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		if only, err := tpmOnly(ctx, tx); err != nil {
 			return err
+		} else if only {
+			return ErrTPMOnly
 		}
-		if known && !before.Blocked.IsZero() {
-			return ErrBlocked
+		before, known, err := admissible(ctx, tx, d.ID)
+		if err != nil {
+			return err
 		}
 		if err := useToken(ctx, tx, t, known && before.Token == t.ID, now); err != nil {
 			return err
 		}
-		d.Token, d.Seen = t.ID, now
-		if known {
-			d.Enrolled, d.Release = before.Enrolled, before.Release
-			d.Diverged, d.Divergences = before.Diverged, before.Divergences
-			_, err = tx.ExecContext(ctx, "UPDATE devices SET product = $1, baseline = $2, token = $3, seen = $4 WHERE id = $5",
-				d.Product, d.Baseline[:], d.Token, micros(now), d.ID[:])
-			return err
-		}
-		d.Enrolled = now
-		_, err = tx.ExecContext(ctx, `INSERT INTO devices (`+deviceColumns+`, nonce, before)
-			VALUES ($1, $2, $3, $4, '', $5, $6, $6, 0, '', 0, 0, $7, $7)`,
-			d.ID[:], d.Key, d.Product, d.Baseline[:], d.Token, micros(now), []byte{})
-		return err
+		d.Token = t.ID
+		return db.writeDevice(ctx, tx, &d, now)
 	})
 	if err != nil {
 		return Device{}, err
 	}
 	return d, nil
+}
+
+// admissible finds the row of a device that enrolled before; ErrBlocked if it
+// may not again.
+func admissible(ctx context.Context, tx *sql.Tx, id [32]byte) (before Device, known bool, err error) {
+	before, err = scanDevice(tx.QueryRowContext(ctx, "SELECT "+deviceColumns+" FROM devices WHERE id = $1", id[:]))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return Device{}, false, nil
+	case err == nil && !before.Blocked.IsZero():
+		err = ErrBlocked
+	}
+	return before, true, err
+}
+
+// writeDevice writes the row of a device that is admitted.
+func (db *DB) writeDevice(ctx context.Context, tx *sql.Tx, d *Device, now time.Time) error {
+	before, known, err := admissible(ctx, tx, d.ID)
+	if err != nil {
+		return err
+	}
+	d.Seen = now
+	if known {
+		d.Enrolled, d.Release = before.Enrolled, before.Release
+		d.Diverged, d.Divergences = before.Diverged, before.Divergences
+		_, err = tx.ExecContext(ctx, "UPDATE devices SET product = $1, baseline = $2, token = $3, seen = $4 WHERE id = $5",
+			d.Product, d.Baseline[:], d.Token, micros(now), d.ID[:])
+		return err
+	}
+	d.Enrolled = now
+	_, err = tx.ExecContext(ctx, `INSERT INTO devices (`+deviceColumns+`, nonce, before)
+		VALUES ($1, $2, $3, $4, '', $5, $6, $6, 0, '', 0, 0, $7, $7)`,
+		d.ID[:], d.Key, d.Product, d.Baseline[:], d.Token, micros(now), []byte{})
+	return err
 }
 
 // useToken counts one use. The update carries the conditions once more: of two

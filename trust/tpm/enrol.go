@@ -2,6 +2,8 @@ package tpm
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -89,6 +91,31 @@ func (e Endorsement) ID() ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
+// CertifiedID is the ID of the endorsement key that a TPM maker's certificate is
+// for. The certificate is believed: whoever makes the list looked at it.
+func CertifiedID(cert *x509.Certificate) ([32]byte, error) {
+	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return [32]byte{}, errors.New("cannot use endorsement certificate: it is not for a P-256 key")
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("cannot use endorsement certificate: %w", err)
+	}
+	return sha256.Sum256(der), nil
+}
+
+// DeviceKey reads a device key's public area, which must be of the one sort
+// that can't leave its TPM. That a TPM is behind it the challenge shows.
+func DeviceKey(publicArea []byte) (*ecdsa.PublicKey, error) {
+	// The private part plays no role here; the parser wants one.
+	k, err := identity.NewTPMKey(publicArea, []byte{0, 1, 0})
+	if err != nil {
+		return nil, err
+	}
+	return k.Public, nil
+}
+
 // Credential is a challenge: a secret that one TPM can decrypt, while one key
 // is in it.
 type Credential struct {
@@ -115,8 +142,7 @@ func Challenge(rand io.Reader, e Endorsement, publicArea, secret []byte) (Creden
 	if err != nil {
 		return fail(err)
 	}
-	// The private part plays no role here; the parser wants one.
-	if _, err := identity.NewTPMKey(publicArea, []byte{0, 1, 0}); err != nil {
+	if _, err := DeviceKey(publicArea); err != nil {
 		return fail(err)
 	}
 	area, err := tpm2.Unmarshal[tpm2.TPM2BPublic](publicArea)
