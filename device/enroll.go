@@ -17,7 +17,7 @@ import (
 
 // EnrollOptions are what enrolment needs.
 type EnrollOptions struct {
-	Token  string `json:"token"`  // a one-time word from the operator
+	Token  string `json:"token"`  // a one-time word from the operator; "" where the server knows the TPM
 	Server string `json:"server"` // base URL, "" for the configured one
 	DryRun bool   `json:"dry_run"`
 
@@ -35,6 +35,10 @@ type Enrolled struct {
 	Server    string `json:"server"`
 	Identity  string `json:"identity"` // where the key is: tpm or file
 	Cryptexes int    `json:"cryptexes"`
+
+	// Endorsement is the TPM's id, for the server's list: SHA-256 of its
+	// endorsement key, 64 hexadecimal digits; "" with the key in a file.
+	Endorsement string `json:"endorsement,omitempty"`
 }
 
 type enrollRequest struct {
@@ -42,6 +46,8 @@ type enrollRequest struct {
 	PublicKey string `json:"public_key"`
 	Product   string `json:"product"`
 	Baseline  string `json:"baseline"`
+	Challenge string `json:"challenge,omitempty"`
+	Answer    []byte `json:"answer,omitempty"`
 }
 
 type enrollAnswer struct {
@@ -60,14 +66,20 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 		server = d.server()
 	}
 	switch {
-	case o.Token == "" || len(o.Token) > 512 || strings.ContainsAny(o.Token, " \t\r\n"):
-		return fail(fault.New(fault.Usage, "cannot enrol: the token is missing or malformed").Hint("the operator makes one: sealsrv enroll"))
+	case len(o.Token) > 512 || strings.ContainsAny(o.Token, " \t\r\n"):
+		return fail(fault.New(fault.Usage, "cannot enrol: the token is malformed").Hint("the operator makes one: sealsrv enroll"))
 	case server == "":
 		return fail(fault.New(fault.Usage, "cannot enrol: no server is named").Hint("--server URL, or server.url in %s/agent.toml", d.Store.ConfigDir()))
 	case o.Identity != "" && o.Identity != IdentityAuto && o.Identity != IdentityTPM && o.Identity != IdentityFile:
 		return fail(fault.New(fault.Usage, "cannot enrol: the key can be in %s or %s, or %s, not in %q", IdentityTPM, IdentityFile, IdentityAuto, o.Identity))
 	case !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://"):
 		return fail(fault.New(fault.Usage, "cannot enrol: %q is not an http or https URL", server))
+	}
+	if o.Token == "" {
+		if o.Identity == IdentityFile || d.wouldKeep(o.Identity) != IdentityTPM {
+			return fail(noToken(errors.New("there is none, or the key is in a file")))
+		}
+		o.Identity = IdentityTPM // a file won't do
 	}
 	if e, err := d.Store.Enrolment(); err == nil {
 		return fail(fault.New(fault.Failed, "cannot enrol: this device is %s at %s already", identity.ID(e.Device), e.Server))
@@ -82,7 +94,11 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 		return fail(fmt.Errorf("cannot enrol: the catalog's root is not in the operating system: %w", err))
 	}
 	if o.DryRun {
-		return Enrolled{Product: b.Product, OSVersion: b.OSVersion, Server: server, Identity: d.wouldKeep(o.Identity), Cryptexes: len(b.Cryptexes)}, nil
+		r := Enrolled{Product: b.Product, OSVersion: b.OSVersion, Server: server, Identity: d.wouldKeep(o.Identity), Cryptexes: len(b.Cryptexes)}
+		if r.Endorsement = d.endorsementID(r.Identity); r.Endorsement == "" && o.Token == "" {
+			return fail(noToken(errors.New("the TPM does not say which one it is")))
+		}
+		return r, nil
 	}
 	if err := d.Store.Create(); err != nil {
 		return fail(err)
@@ -116,9 +132,10 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 	err = d.Store.Append(store.Record{
 		Time: d.Now(), Event: "enrolled", Set: d.Store.SlotID(store.Base), Reason: "enrolled", Actor: string(actor), Text: server,
 	})
+	place := d.identityPlace()
 	return Enrolled{
 		Device: id.Hex(), Short: id.String(), Product: b.Product, OSVersion: b.OSVersion, Server: server,
-		Identity: d.identityPlace(), Cryptexes: len(b.Cryptexes),
+		Identity: place, Cryptexes: len(b.Cryptexes), Endorsement: d.endorsementID(place),
 	}, err
 }
 
@@ -175,11 +192,16 @@ func (d *Device) announce(ctx context.Context, server, token string, b release.B
 	if err != nil {
 		return none, nil, err
 	}
-	var answer enrollAnswer
-	err = d.postTo(ctx, server, "/v1/enroll", enrollRequest{
+	request := enrollRequest{
 		Token: token, PublicKey: base64.StdEncoding.EncodeToString(public), Product: b.Product, Baseline: b.Digest().String(),
-	}, &answer)
-	if err != nil {
+	}
+	if token == "" {
+		if request.Challenge, request.Answer, err = d.proveTPM(ctx, server); err != nil {
+			return none, nil, err
+		}
+	}
+	var answer enrollAnswer
+	if err := d.postTo(ctx, server, "/v1/enroll", request, &answer); err != nil {
 		return none, nil, err
 	}
 	if answer.Device != id.Hex() {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +34,8 @@ func (m *machine) fitTPM() (remove func()) {
 	}
 	m.t.Cleanup(remove)
 	for range 500 {
-		if _, err := os.Stat(socket); err == nil {
+		if c, err := net.Dial("unix", socket); err == nil {
+			m.v.must(c.Close())
 			return remove
 		}
 		time.Sleep(10 * time.Millisecond)
