@@ -23,7 +23,7 @@ printed once, when it is made.`,
 	}
 	token.AddCommand(newTokenNew(), newTokenList(), newTokenRevoke())
 	cmd := &cobra.Command{Use: "enroll", Short: "let devices in"}
-	cmd.AddCommand(token)
+	cmd.AddCommand(token, newEK(), newRequire())
 	return cmd
 }
 
