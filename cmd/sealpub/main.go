@@ -15,6 +15,7 @@ var groups = []func() *cobra.Command{
 	newInit,     // init.go
 	newImage,    // image_group.go
 	newPatch,    // patch.go
+	newDiff,     // patch_diff.go
 	newRelease,  // release.go
 	newSign,     // sign.go
 	newPublish,  // sign.go

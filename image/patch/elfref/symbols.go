@@ -121,3 +121,14 @@ func (e *Element) Section(off int64) string {
 	}
 	return ""
 }
+
+// Named is where a section lies in the data, and how long it is; 0, 0 if there
+// is none of that name with bytes in the file.
+func (e *Element) Named(name string) (off, size int64) {
+	for i := range e.sections {
+		if s := &e.sections[i]; s.name == name && s.kind != 0 && s.kind != typeNobits {
+			return e.Loads.At(s.off), s.size
+		}
+	}
+	return 0, 0
+}

@@ -31,20 +31,10 @@ func Plan(old, data *File) []*delta.Layout {
 		}
 		return out
 	}
-	// First round: references look like their kind, or the name of their target.
-	byLabel, byOldLabel := unique(data.labels), unique(old.labels)
-	plain := func(labels map[elfref.Place]uint64, other map[uint64]elfref.Place) func(r *elfref.Ref) uint64 {
-		return func(r *elfref.Ref) uint64 {
-			if h, ok := labels[r.Target]; ok && r.Kind != elfref.Length && other[h] > 0 {
-				return h&0xffffff<<8 | uint64(r.Class)
-			}
-			return uint64(r.Class)
-		}
-	}
-	oldView, newView := both(
-		func() []byte { return old.view(byLabel, plain(old.labels, byLabel)) },
-		func() []byte { return data.view(byOldLabel, plain(data.labels, byOldLabel)) })
+	oldView, newView := Views(old, data) // first round
 	first := NewMatcher(oldView, newView).Runs(firstGain)
+
+	byLabel, byOldLabel := unique(data.labels), unique(old.labels)
 
 	// Second round: references look like the place where the first round says
 	// that their target has gone.
@@ -88,6 +78,24 @@ func Plan(old, data *File) []*delta.Layout {
 	}
 	_ = group.Wait()
 	return out
+}
+
+// Views are copies of old and new data in which references look like their kind,
+// or like the name of their target if both files have it: where two functions
+// look the same, they do the same.
+func Views(old, data *File) (oldView, newView []byte) {
+	byLabel, byOldLabel := unique(data.labels), unique(old.labels)
+	plain := func(labels map[elfref.Place]uint64, other map[uint64]elfref.Place) func(r *elfref.Ref) uint64 {
+		return func(r *elfref.Ref) uint64 {
+			if h, ok := labels[r.Target]; ok && r.Kind != elfref.Length && other[h] > 0 {
+				return h&0xffffff<<8 | uint64(r.Class)
+			}
+			return uint64(r.Class)
+		}
+	}
+	return both(
+		func() []byte { return old.view(byLabel, plain(old.labels, byLabel)) },
+		func() []byte { return data.view(byOldLabel, plain(data.labels, byOldLabel)) })
 }
 
 // votes asks the references of code that the first round has aligned where
