@@ -59,12 +59,13 @@ func (s *story) serve(listen string) (string, error) {
 }
 
 // deliver puts what the device's operating system image carries of Sealant in
-// the tree: the baseline, its images, the roots of trust.
+// the tree: the baseline, its images, the roots of trust, the public log's key.
 func (s *story) deliver(tree string, images ...string) error {
 	for from, to := range map[string]string{
 		"vendor/base.json":       "usr/lib/sealant/base.json",
 		"vendor/root.json":       "usr/lib/sealant/root.json",
 		"vendor/ticket-root.pem": "usr/lib/sealant/ticket-root.pem",
+		"vendor/log-key.txt":     "usr/lib/sealant/log-key.txt",
 	} {
 		if err := s.copy(from, filepath.Join(tree, to)); err != nil {
 			return err

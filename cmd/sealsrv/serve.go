@@ -27,7 +27,10 @@ line. docs/server.md explains every key.
   root = "ticket-root.pem"
   leaf = "leaf.pem"
   [keys]
-  online = ["keys/rollout.key", "keys/snapshot.key", "keys/timestamp.key"]`,
+  online = ["keys/rollout.key", "keys/snapshot.key", "keys/timestamp.key"]
+  [log]
+  name = "ExampleOS"                 # as in log-key.txt, which devices pin
+  key  = "keys/log.key"`,
 		Example: "  sealsrv serve --config /etc/sealant/sealsrv.toml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := configOf(cmd)
