@@ -123,7 +123,7 @@ func newFleet(b *testing.B, database string, sign bool) *fleet {
 			b.Fatal(err)
 		}
 	}
-	must(labVendor(dir, 1))
+	must(labVendor(dir, 1, 1))
 	pool := benchTLS(b, dir)
 	config := fmt.Sprintf(`listen = "127.0.0.1:0"
 database = %q

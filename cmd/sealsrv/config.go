@@ -74,8 +74,16 @@ func devConfig(dir string) *config {
 		c.Keys.Online = append(c.Keys.Online, in("keys", "online", role+".key"))
 	}
 	c.Log.Key = in("keys", "online", "log.key")
-	c.Keys.Recall, c.Keys.Advice = []string{in("keys", "recall.key")}, []string{in("keys", "advice.key")}
+	c.Keys.Recall, c.Keys.Advice = keyFiles(in("keys"), "recall"), keyFiles(in("keys"), "advice")
 	return c
+}
+
+// keyFiles are the key files of a role that has one key, or several.
+func keyFiles(dir, role string) []string {
+	if several, err := filepath.Glob(filepath.Join(dir, role+"-*.key")); err == nil && len(several) > 0 {
+		return several
+	}
+	return []string{filepath.Join(dir, role+".key")}
 }
 
 // configOf reads the configuration that the flags name.

@@ -52,7 +52,7 @@ SHA-256 of the leaf's public key. It can't be undone; issue a new leaf.`,
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "one line, for the list (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask to type the id's first eight digits")
-	passphraseFlag(cmd)
+	signingFlags(cmd)
 	cobra.CheckErr(cmd.MarkFlagRequired("reason"))
 	return cmd
 }

@@ -117,7 +117,14 @@ func passphraseFor(cmd *cobra.Command, name string) ([]byte, error) {
 	return text, nil
 }
 
-// passphraseFlag gives a command that uses people's keys its flag.
+// signingFlags give a command that uses people's keys its flags.
+func signingFlags(cmd *cobra.Command) {
+	cmd.Flags().StringArray("key", nil, "sign with this key file, and none of the configuration's; can be repeated")
+	cmd.Flags().StringP("out", "o", "", "where a list waits that more people must sign (default NAME.json)")
+	passphraseFlag(cmd)
+}
+
+// passphraseFlag gives a command that unlocks a key its flag.
 func passphraseFlag(cmd *cobra.Command) {
 	cmd.Flags().String("passphrase-file", "", "file with the key's passphrase (also: SEALANT_PASSPHRASE_FILE or SEALANT_PASSPHRASE in the environment); else it is asked for")
 }
@@ -150,9 +157,9 @@ func atDesk(cmd *cobra.Command, need string, act func(context.Context, *rollout.
 	}
 	switch need {
 	case needRecall:
-		desk.Recallers, err = openKeys(cmd, c.Keys.Recall)
+		desk.Recallers, err = openKeys(cmd, chosenKeys(cmd, c.Keys.Recall))
 	case needAdvice:
-		desk.Advisers, err = openKeys(cmd, c.Keys.Advice)
+		desk.Advisers, err = openKeys(cmd, chosenKeys(cmd, c.Keys.Advice))
 	}
 	if err != nil {
 		return err
@@ -174,7 +181,19 @@ func atDesk(cmd *cobra.Command, need string, act func(context.Context, *rollout.
 	if desk.Source, err = openSource(ctx, c, state); err != nil {
 		return err
 	}
-	return act(ctx, desk)
+	err = act(ctx, desk)
+	if waits := (*rollout.Unfinished)(nil); errors.As(err, &waits) {
+		return keepForOthers(cmd, waits.Ceremony, "")
+	}
+	return err
+}
+
+// chosenKeys are the key files that the command line names, else configured.
+func chosenKeys(cmd *cobra.Command, configured []string) []string {
+	if files, err := cmd.Flags().GetStringArray("key"); err == nil && len(files) > 0 {
+		return files
+	}
+	return configured
 }
 
 // atStore opens the database, runs act, and closes.

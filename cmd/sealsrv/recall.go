@@ -23,9 +23,12 @@ check, unasked; their people are told the reason. It can't be undone; publish a
 newer improvement instead.
 
 Only the most recent improvement can be recalled, since later ones contain it.
-A recall is signed with the recall key. If it fails half way, repeat it.`,
+A recall is signed with the recall key. Where several people must sign, signing of
+the improvement stops at once nonetheless, and the signed list waits in a file for
+sealsrv recall sign, or sealpub sign on any machine. If it fails half way, repeat it.`,
 		Example: `  sealsrv recall SI-2026-0007 --reason "Mail closes on attachments"
-  sealsrv recall SI-2026-0007 --reason "…" --dry-run`,
+  sealsrv recall SI-2026-0007 --reason "…" --dry-run
+  sealsrv recall SI-2026-0007 --reason "…" --key recall-1.key --out recall.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := args[0]
 			if strings.TrimSpace(reason) == "" {
@@ -62,7 +65,8 @@ A recall is signed with the recall key. If it fails half way, repeat it.`,
 	f.StringVar(&text, "text", "", "more about it, for the public page")
 	f.BoolVar(&yes, "yes", false, "don't ask to type the id")
 	f.BoolVar(&dry, "dry-run", false, "only say what would happen")
-	passphraseFlag(cmd)
+	signingFlags(cmd)
+	cmd.AddCommand(newListSign(needRecall))
 	return cmd
 }
 

@@ -17,7 +17,7 @@ func newRecommend() *cobra.Command {
 device that sees a listed app crash far more often than before asks its person,
 who decides. The list is signed with the advice key.`,
 	}
-	cmd.AddCommand(newRecommendAdd(), newRecommendDrop())
+	cmd.AddCommand(newRecommendAdd(), newRecommendDrop(), newListSign(needAdvice))
 	return cmd
 }
 
@@ -46,7 +46,7 @@ func newRecommendAdd() *cobra.Command {
 	f.StringVar(&a.Scope, "scope", release.ScopeMain, "whose crashes count: main (the main process) or any")
 	f.IntVar(&a.MinEvidence, "min-evidence", 20, "evidence that a device needs; 10 at least")
 	f.StringVar(&a.TextKey, "text", textKey, "which of the device's texts to show")
-	passphraseFlag(cmd)
+	signingFlags(cmd)
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func newRecommendDrop() *cobra.Command {
 			})
 		},
 	}
-	passphraseFlag(cmd)
+	signingFlags(cmd)
 	return cmd
 }
 

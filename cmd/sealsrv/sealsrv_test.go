@@ -93,7 +93,8 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 
 // lab is what scripts need of publishers and devices:
 //
-//	lab vendor DIR N             a vendor folder with a baseline and N improvements
+//	lab vendor DIR N [PEOPLE]    a vendor folder with a baseline and N improvements;
+//	                             so many people must sign recalls and advice
 //	lab encrypt KEY PASSPHRASE   encrypts a key file
 //	lab enrol URL KEY TOKEN      enrols the device of a key file, which it makes
 //	lab ask URL KEY LEVEL NONCE  asks for a ticket; prints ok or the code
@@ -110,7 +111,13 @@ func lab(args []string) error {
 		if err != nil {
 			return err
 		}
-		return labVendor(args[1], n)
+		people := 1
+		if len(args) > 3 {
+			if people, err = strconv.Atoi(args[3]); err != nil {
+				return err
+			}
+		}
+		return labVendor(args[1], n, people)
 	case "encrypt":
 		return labEncrypt(args[1], args[2])
 	case "enrol":
@@ -135,8 +142,11 @@ func labKey(path string) (crypto.Signer, error) {
 	return k.Unlock(nil)
 }
 
-func labVendor(dir string, n int) error {
-	v, err := publish.Init(dir, publish.Setup{Product: servertest.Product, OSVersion: "42.3.0", Throwaway: true})
+func labVendor(dir string, n, people int) error {
+	quorum := publish.Quorum{Keys: people, Threshold: people}
+	v, err := publish.Init(dir, publish.Setup{
+		Product: servertest.Product, OSVersion: "42.3.0", Throwaway: true, Recall: quorum, Advice: quorum,
+	})
 	if err != nil {
 		return err
 	}

@@ -251,8 +251,16 @@ func (d *Desk) publishOnce(role, path string, signers []crypto.Signer, edit func
 		if err := draft.Set(target); err != nil {
 			return err
 		}
-		if _, err := draft.Sign(signers...); err != nil {
+		by, err := draft.Sign(signers...)
+		if err != nil {
 			return err
+		}
+		if len(by) > 0 && !draft.Signed().Enough() {
+			c, err := d.Repository.PrepareList(draft, data)
+			if err != nil {
+				return err
+			}
+			return &Unfinished{Ceremony: c}
 		}
 		if err := d.Repository.Publish(draft); err != nil {
 			return err

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -57,7 +58,8 @@ func (d *Desk) PlanRecall(ctx context.Context, id string) (Plan, error) {
 
 // Recall takes a release back. First it stops signing in every server on the
 // database; then it signs the recall and shows it to devices. Repeating a
-// recall that failed half way completes it.
+// recall that failed half way completes it. Where the keys at hand are not
+// enough it fails with *Unfinished; signing has stopped nonetheless.
 func (d *Desk) Recall(ctx context.Context, id, reason, text string) (Plan, error) {
 	reason = strings.TrimSpace(reason)
 	if reason == "" {
@@ -95,6 +97,9 @@ func (d *Desk) Recall(ctx context.Context, id, reason, text string) (Plan, error
 		}
 		return list.With(entry), nil
 	})
+	if waits := (*Unfinished)(nil); errors.As(err, &waits) {
+		return p, errors.Join(err, d.note(ctx, "recall.prepare", id, reason))
+	}
 	if err != nil {
 		return p, fault.New(fault.KindOf(err), "cannot publish the recall of %s: %w", id, err).
 			Hint("signing of %s has stopped already; repeat the command to publish the recall", id)
