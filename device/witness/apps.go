@@ -17,6 +17,7 @@ import (
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/exits"
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
@@ -26,8 +27,11 @@ type Machine struct {
 	apps     func() ([]policy.App, error)
 	arrivals *linux.Arrivals
 
-	mu   sync.Mutex
-	arms map[string]evidence.Arm // by set id
+	mu       sync.Mutex
+	arms     map[string]evidence.Arm // by set id
+	programs map[exits.Program]program
+	sets     string    // what programs were looked up for
+	looked   time.Time // when
 }
 
 // OpenMachine starts to look for launches.
@@ -142,7 +146,7 @@ func (m *Machine) version(executable string) string {
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%d", real, fi.Size(), fi.ModTime().UnixNano()))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %d", fi.Size(), fi.ModTime().UnixNano()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -282,31 +286,46 @@ func (m *Machine) unlaunched(pid int, uses []running.Use, apps []policy.App) (l 
 }
 
 func (m *Machine) armOf(uses []running.Use) (evidence.Arm, bool) {
+	var contents []activate.Content
+	for _, u := range uses {
+		contents = append(contents, activate.Content{Name: u.Cryptex, Image: u.Image})
+	}
+	return m.armWith(contents)
+}
+
+// armWith is the arm whose set has these contents: the booted one, else the staged
+// one, else what the operating system delivers.
+func (m *Machine) armWith(contents []activate.Content) (evidence.Arm, bool) {
 	for _, linked := range []func(*store.Store) (string, error){activate.Booted, activate.Staged} {
 		id, err := linked(m.store)
 		if err != nil || id == "" {
 			continue
 		}
 		set, err := m.store.SetByID(id)
-		if err != nil {
-			continue
-		}
-		all := true
-		for _, u := range uses {
-			c, ok := set.Cryptex(u.Cryptex)
-			all = all && ok && c.Image == u.Image
-		}
-		if all {
+		if err == nil && holds(contents, func(name string) (store.Digest, bool) {
+			c, ok := set.Cryptex(name)
+			return c.Image, ok
+		}) {
 			return m.arm(id, set.Release)
 		}
 	}
-	for _, u := range uses {
-		if u.Release != "" {
-			return evidence.Arm{}, false
+	base, err := activate.ReadBaseline(m.store)
+	if err != nil || !holds(contents, func(name string) (store.Digest, bool) {
+		c, ok := base.Cryptex(name)
+		return store.Digest(c.Digest), ok
+	}) {
+		return evidence.Arm{}, false
+	}
+	return m.arm(string(activate.Delivered), "")
+}
+
+func holds(contents []activate.Content, image func(name string) (store.Digest, bool)) bool {
+	for _, c := range contents {
+		if d, ok := image(c.Name); !ok || d != c.Image {
+			return false
 		}
 	}
-	arm, ok := m.arm(string(activate.Delivered), "")
-	return arm, ok
+	return true
 }
 
 // kept is how long the record of a launch that has ended may still be asked for.

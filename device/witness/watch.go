@@ -40,6 +40,7 @@ const busyTicks = 5
 // Source is what a Watch learns of exits from; internal/exits has two.
 type Source interface {
 	Track(pid, root int) error
+	Watch(programs []exits.Program) error
 	Read() (exits.Exit, error)
 	Lost() uint64
 	Close() error
@@ -51,6 +52,10 @@ type Apps interface {
 	Running() ([]evidence.Launch, error)
 	// Find tells how a process was launched, also one that has ended.
 	Find(pid int) (evidence.Launch, bool)
+	// Programs lists the apps' executables, wherever they are seen.
+	Programs() ([]exits.Program, error)
+	// Began tells which app a process is that has begun one of them.
+	Began(exits.Exit) (evidence.Launch, bool)
 	// Started waits for the next launch. It returns os.ErrClosed after Close.
 	Started() (evidence.Launch, error)
 	// Prune forgets launches that ended a while ago.
@@ -166,7 +171,7 @@ func (w *watching) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case l := <-w.launches:
-			w.launch(l)
+			w.launch(l, linux.Monotonic())
 		case e := <-w.ended:
 			w.launched() // who was told of before it ended is known before its end
 			w.exit(e)
@@ -212,7 +217,7 @@ func (w *watching) launched() {
 	for {
 		select {
 		case l := <-w.launches:
-			w.launch(l)
+			w.launch(l, linux.Monotonic())
 		default:
 			return
 		}
@@ -224,9 +229,8 @@ func (w *watching) at(mono time.Duration) evidence.Instant {
 	return evidence.Instant{Wall: time.Now().UTC().Add(mono - linux.Monotonic()), Mono: mono, Boot: w.boot}
 }
 
-func (w *watching) launch(l evidence.Launch) {
-	now := linux.Monotonic()
-	if err := w.Recorder.Launch(l, w.at(now)); err != nil {
+func (w *watching) launch(l evidence.Launch, at time.Duration) {
+	if err := w.Recorder.Launch(l, w.at(at)); err != nil {
 		w.tell("cannot count a launch", err)
 		return
 	}
@@ -242,8 +246,12 @@ func (w *watching) launch(l evidence.Launch) {
 	}
 }
 
-// find records what runs already, and what started without a launch.
+// find records what runs already, and what started without a launch, and renews
+// the list of programs whose start is told.
 func (w *watching) find() {
+	programs, err := w.Apps.Programs()
+	w.tell("cannot find the apps' programs", err)
+	w.tell("cannot watch for the start of apps", w.Source.Watch(programs))
 	running, err := w.Apps.Running()
 	w.tell("cannot look which apps run", err)
 	known := make(map[int]bool)
@@ -253,18 +261,24 @@ func (w *watching) find() {
 	for _, l := range running {
 		if !known[l.PID] {
 			w.follow(l)
-			w.launch(l)
+			w.launch(l, linux.Monotonic())
 		}
 	}
 }
 
 func (w *watching) exit(e exits.Exit) {
+	if e.Began {
+		if l, ok := w.Apps.Began(e); ok {
+			w.launch(l, e.At)
+		}
+		return
+	}
 	at := w.at(e.At)
 	root, child := w.belongs(e)
 	if root == 0 && e.Crash() {
 		// It may have been launched and have crashed before anybody looked.
 		if l, ok := w.Apps.Find(e.PID); ok && sameProcess(l, e) {
-			w.launch(l)
+			w.launch(l, e.At)
 			root, child = w.belongs(e)
 		} else {
 			w.hold(e)

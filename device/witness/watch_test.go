@@ -26,12 +26,14 @@ var (
 
 // desk is Apps by hand.
 type desk struct {
-	mu      sync.Mutex
-	running []evidence.Launch
-	known   map[int]evidence.Launch
-	started chan evidence.Launch
-	closed  chan struct{}
-	once    sync.Once
+	mu       sync.Mutex
+	running  []evidence.Launch
+	programs []exits.Program
+	began    map[exits.Program]evidence.Launch
+	known    map[int]evidence.Launch
+	started  chan evidence.Launch
+	closed   chan struct{}
+	once     sync.Once
 }
 
 func newDesk() *desk {
@@ -60,6 +62,14 @@ func (d *desk) Started() (evidence.Launch, error) {
 	case <-d.closed:
 		return evidence.Launch{}, os.ErrClosed
 	}
+}
+
+func (d *desk) Programs() ([]exits.Program, error) { return d.programs, nil }
+
+func (d *desk) Began(e exits.Exit) (evidence.Launch, bool) {
+	l, ok := d.began[e.Program]
+	l.PID, l.Start = e.PID, e.Start
+	return l, ok
 }
 
 func (d *desk) Prune() error { return nil }
@@ -274,6 +284,50 @@ func TestStorm(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An app that anybody starts by its program counts too: a loop of short ones that
+// crash at once, nobody having launched them.
+func TestStartedByAnybody(t *testing.T) {
+	if !linux.Root() {
+		t.Skip("needs root")
+	}
+	source, err := exits.OpenBPF()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/mail"
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fs, inode, err := linux.FileAt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mail := exits.Program{Device: fs, Inode: inode}
+	w := start(t, source, func(w *Watch, d *desk) {
+		d.programs = []exits.Program{mail}
+		d.began = map[exits.Program]evidence.Launch{mail: {App: "mail", Arm: fixA}}
+	})
+	w.launch("marker", fixA, "kill -SEGV $$").Wait()
+	w.next() // so the watch has begun
+	const crashes = 30
+	for range crashes {
+		exec.Command(path, "-c", "ulimit -c 0; kill -SEGV $$").Run()
+	}
+	if c := w.next(); c.App != "mail" || c.Arm != fixA || !c.Main || !c.Any {
+		t.Errorf("%+v", c)
+	}
+	w.launch("last", fixA, "kill -SEGV $$").Wait()
+	w.next()
+	j := w.Recorder.Judge(evidence.Question{App: "mail", Arm: fixA, Scope: evidence.ScopeMain})
+	if j.Counts.X1 != 1 || j.Seen1 != crashes {
+		t.Errorf("%d counted, %d seen", j.Counts.X1, j.Seen1)
+	}
 }
 
 func TestDamagedContent(t *testing.T) {

@@ -21,30 +21,43 @@ import (
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
-// BPF is the first choice: two programs of a few dozen instructions, on fork and
-// on exit, in the kernel's own type format (BTF), so that they fit every kernel
+// BPF is the first choice: three programs of a few dozen instructions, on fork,
+// exec and exit, in the kernel's own type format (BTF), so that they fit every kernel
 // from 5.8 on without a compiler.
 type BPF struct {
-	tracked *ebpf.Map // process → its root
-	lost    *ebpf.Map
-	ring    *ebpf.Map
-	reader  *ringbuf.Reader
-	closers []interface{ Close() error }
-	missed  atomic.Uint64 // records that could not be read
-	close   sync.Once
+	tracked  *ebpf.Map // process → its root
+	programs *ebpf.Map // watched programs
+	lost     *ebpf.Map
+	ring     *ebpf.Map
+
+	watch    sync.Mutex
+	watched  map[Program]bool
+	reader   *ringbuf.Reader
+	attached []*ebpf.Program
+	closers  []interface{ Close() error }
+	missed   atomic.Uint64 // records that could not be read
+	close    sync.Once
 }
 
 // ringSize holds 16 384 ends between two reads.
 const ringSize = 1 << 20
 
-// record is what the exit program writes, in the machine's byte order.
+// record is what the programs write, in the machine's byte order.
 type record struct {
 	At, Cgroup, Start                         uint64
 	PID, Root, Code, Parent, Namespace, Trace uint32
 	Command                                   [16]byte
+	Program                                   programKey // of a beginning; empty at an end
 }
 
-const recordSize = 64
+const recordSize = 80
+
+// programKey is a Program as the kernel has it.
+type programKey struct {
+	Inode  uint64
+	Device uint32 // major number << 20 | minor number
+	Began  uint32 // 1 in a record of a beginning; 0 in a key
+}
 
 // OpenBPF loads and attaches the programs.
 func OpenBPF() (*BPF, error) {
@@ -81,6 +94,7 @@ func (b *BPF) open() error {
 		spec ebpf.MapSpec
 	}{
 		{&b.tracked, ebpf.MapSpec{Name: "sealant_tracked", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxTracked}},
+		{&b.programs, ebpf.MapSpec{Name: "sealant_program", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: MaxPrograms}},
 		{&b.lost, ebpf.MapSpec{Name: "sealant_lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
 		{&b.ring, ebpf.MapSpec{Name: "sealant_exits", Type: ebpf.RingBuf, MaxEntries: ringSize}},
 	} {
@@ -95,6 +109,7 @@ func (b *BPF) open() error {
 	b.closers = append(b.closers, b.reader)
 	for hook, code := range map[string]asm.Instructions{
 		"sched_process_fork": b.onFork(at),
+		"sched_process_exec": b.onExec(at),
 		"sched_process_exit": b.onExit(at),
 	} {
 		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
@@ -104,7 +119,8 @@ func (b *BPF) open() error {
 		if err != nil {
 			return err
 		}
-		defer program.Close()
+		b.closers = append(b.closers, program)
+		b.attached = append(b.attached, program)
 		attached, err := link.AttachTracing(link.TracingOptions{Program: program})
 		if err != nil {
 			return err
@@ -123,6 +139,45 @@ func (b *BPF) Track(pid, root int) error {
 		return fmt.Errorf("cannot follow process %d: %w", pid, err)
 	}
 	return nil
+}
+
+// Watch replaces the programs whose beginnings are told.
+func (b *BPF) Watch(programs []Program) error {
+	b.watch.Lock()
+	defer b.watch.Unlock()
+	if len(programs) > MaxPrograms {
+		return fmt.Errorf("cannot watch %d programs, at most %d", len(programs), MaxPrograms)
+	}
+	next := make(map[Program]bool, len(programs))
+	for _, p := range programs {
+		next[p] = true
+	}
+	for p := range b.watched {
+		if next[p] {
+			continue
+		}
+		if err := b.programs.Delete(keyOf(p)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("cannot forget a program: %w", err)
+		}
+		delete(b.watched, p)
+	}
+	if b.watched == nil {
+		b.watched = make(map[Program]bool)
+	}
+	for p := range next {
+		if b.watched[p] {
+			continue
+		}
+		if err := b.programs.Put(keyOf(p), uint32(1)); err != nil {
+			return fmt.Errorf("cannot watch a program: %w", err)
+		}
+		b.watched[p] = true
+	}
+	return nil
+}
+
+func keyOf(p Program) programKey {
+	return programKey{Inode: p.Inode, Device: p.Device.Major<<20 | p.Device.Minor}
 }
 
 // Read waits for the next end.
@@ -155,6 +210,9 @@ func decode(raw []byte) (Exit, bool) {
 	return Exit{
 		PID: int(r.PID), Root: int(r.Root), Parent: int(r.Parent),
 		Signal: syscall.Signal(r.Code & 0x7f), Traced: r.Trace != 0, Command: string(name),
+		Began: r.Program.Began != 0, Program: Program{
+			Device: linux.Device{Major: r.Program.Device >> 20, Minor: r.Program.Device & (1<<20 - 1)}, Inode: r.Program.Inode,
+		},
 		At: time.Duration(r.At), Start: r.Start / (uint64(time.Second) / clockTicks), Cgroup: r.Cgroup, MountNamespace: uint64(r.Namespace),
 	}, true
 }

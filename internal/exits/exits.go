@@ -1,11 +1,12 @@
-// Package exits tells how processes end, as the kernel says it and for no
-// process more than a few microseconds: nothing here ever stands between a
-// crashing program and its end. It displaces nobody: core dumps go on as before.
+// Package exits tells how processes end, and how watched programs begin, as the
+// kernel says it and for no process more than a few microseconds: nothing here
+// ever stands between a crashing program and its end. It displaces nobody: core
+// dumps go on as before.
 //
-// There are two sources. BPF programs on the kernel's own fork and exit
+// There are two sources. BPF programs on the kernel's own fork, exec and exit
 // tracepoints name the process, its ancestor, control group and mount namespace
-// at the moment of its end. Where they can't run, the kernel's process connector
-// tells of the same ends, with less about each. Both need root.
+// at that moment. Where they can't run, the kernel's process connector tells of
+// the same ends, with less about each, and of no beginnings. Both need root.
 //
 // The package is the kernel's boundary for this one thing, beside internal/linux:
 // the BPF library starts programs (os/exec) and must not be linked into sealant-boot.
@@ -16,9 +17,18 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
-// Exit is the end of one process, all its threads included. It is told once.
+// Program is an executable file, by the number of its file system and its inode.
+type Program struct {
+	Device linux.Device
+	Inode  uint64
+}
+
+// Exit is the end of one process, all its threads included. It is told once. With
+// Began it is the beginning of a watched program instead.
 type Exit struct {
 	PID    int            // in the initial pid namespace
 	Root   int            // the tracked process that it is or descends from, 0 if none is known
@@ -28,10 +38,12 @@ type Exit struct {
 	At     time.Duration  // on CLOCK_MONOTONIC
 
 	// What only BPF knows; zero otherwise.
-	Command        string // its name, at most 15 bytes; it may have chosen it itself
-	Start          uint64 // clock ticks between boot and its start, as in /proc/PID/stat
-	Cgroup         uint64 // the id of its control group, version 2
-	MountNamespace uint64 // the inode number of its mount namespace
+	Began          bool    // the process has begun to run Program; from now on it is tracked
+	Program        Program // of a beginning
+	Command        string  // its name, at most 15 bytes; it may have chosen it itself
+	Start          uint64  // clock ticks between boot and its start, as in /proc/PID/stat
+	Cgroup         uint64  // the id of its control group, version 2
+	MountNamespace uint64  // the inode number of its mount namespace
 }
 
 // crashes are the signals by which a program dies of its own fault. SIGKILL is
@@ -42,7 +54,7 @@ const crashes uint64 = 1<<syscall.SIGILL | 1<<syscall.SIGTRAP | 1<<syscall.SIGAB
 // Crash reports whether the process died of a fault: by one of the signals ILL,
 // TRAP, ABRT, BUS, FPE, SEGV and SYS, and not in a debugger.
 func (e Exit) Crash() bool {
-	return e.Signal > 0 && e.Signal < 64 && crashes&(1<<uint(e.Signal)) != 0 && !e.Traced
+	return !e.Began && e.Signal > 0 && e.Signal < 64 && crashes&(1<<uint(e.Signal)) != 0 && !e.Traced
 }
 
 // Source tells of the end of every tracked process, whatever it was, and of
@@ -53,6 +65,9 @@ type Source interface {
 	// Track follows a process: it, and what it starts from now on, belongs to the
 	// root, which is the process itself or one that it descends from.
 	Track(pid, root int) error
+	// Watch replaces the programs whose beginnings are told, at most MaxPrograms. A
+	// process of a tracked one that begins such a program stays what it is.
+	Watch(programs []Program) error
 	// Read waits for the next end. It returns os.ErrClosed after Close.
 	Read() (Exit, error)
 	// Lost counts ends that the kernel could not hand over.
@@ -76,3 +91,6 @@ func Open() (source Source, reason, err error) {
 
 // maxTracked bounds the processes that are followed at once.
 const maxTracked = 1 << 14
+
+// MaxPrograms bounds the programs whose beginnings are told.
+const MaxPrograms = 1 << 12

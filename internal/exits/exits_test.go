@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -131,6 +133,86 @@ func TestDescendants(t *testing.T) {
 			t.Errorf("crashes below %d: %+v", pid, crashed)
 		}
 	})
+}
+
+// A watched program that anybody starts is told when it begins, is tracked from
+// its first instruction on, and its children belong to it.
+func TestBegan(t *testing.T) {
+	if !linux.Root() {
+		t.Skip("needs root")
+	}
+	source, err := OpenBPF()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	dir := t.TempDir()
+	program := func(name string) (string, Program) {
+		data, err := os.ReadFile("/bin/sh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		fi, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		device, err := linux.DeviceAt(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path, Program{device, fi.Sys().(*syscall.Stat_t).Ino}
+	}
+	app, id := program("app")
+	other, _ := program("other")
+	if err := source.Watch([]Program{id}); err != nil {
+		t.Fatal(err)
+	}
+	run := func(path, script string) int {
+		cmd := exec.Command(path, "-c", "ulimit -c 0; "+script)
+		cmd.Run()
+		return cmd.Process.Pid
+	}
+	run(other, "true")
+	pid := run(app, "/bin/sh -c 'kill -SEGV $$'; "+app+" -c true; exit 0")
+	end := run(app, "kill -ABRT $$")
+	var told []string
+	for _, e := range collect(t, source, func(e Exit) bool { return e.PID == end && !e.Began }) {
+		switch {
+		case e.Began && e.Program == id && e.Root == e.PID && e.Start != 0 && !e.Crash():
+			told = append(told, fmt.Sprintf("%d began", e.PID))
+		case e.Crash() && e.Root == pid && e.PID != pid:
+			told = append(told, fmt.Sprintf("a child of %d crashed", pid))
+		case e.Crash():
+			told = append(told, fmt.Sprintf("%d crashed", e.PID))
+		default:
+			told = append(told, fmt.Sprintf("%d ended", e.PID))
+		}
+	}
+	want := []string{
+		fmt.Sprintf("%d began", pid), fmt.Sprintf("a child of %d crashed", pid), fmt.Sprintf("%d ended", pid),
+		fmt.Sprintf("%d began", end), fmt.Sprintf("%d crashed", end),
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("%q\nwant %q", told, want)
+	}
+	// No longer watched.
+	if err := source.Watch(nil); err != nil {
+		t.Fatal(err)
+	}
+	run(app, "true")
+	end = run(other, "kill -SEGV $$")
+	for _, e := range collect(t, source, func(e Exit) bool { return e.PID == end }) {
+		if e.Began || e.PID != end {
+			t.Errorf("%+v", e)
+		}
+	}
+	if err := source.Watch(make([]Program, MaxPrograms+1)); err == nil {
+		t.Error("too many programs")
+	}
 }
 
 // A crash of a process that nobody tracks is told too, without a root.

@@ -278,3 +278,20 @@ func DeviceAt(path string) (Device, error) {
 	}
 	return device(st.Dev), nil
 }
+
+// FileAt names the file at path as the kernel does: by the file system that it
+// is mounted from, which on btrfs and overlay is not what stat tells, and inode.
+func FileAt(path string) (fs Device, inode uint64, err error) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return fs, 0, fmt.Errorf("cannot look at %s: %w", path, err)
+	}
+	mounts, err := OwnMounts(func(m *MountPoint) bool { return uint64(m.ID) == st.Mnt_id })
+	if err != nil {
+		return fs, 0, err
+	}
+	if st.Mask&unix.STATX_MNT_ID == 0 || len(mounts) != 1 {
+		return Device{st.Dev_major, st.Dev_minor}, st.Ino, nil
+	}
+	return mounts[0].Device, st.Ino, nil
+}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,13 +25,21 @@ import (
 	"github.com/sealant-os/sealant/server/servertest"
 )
 
-// app describes an app that is a shell in the web cryptex's care.
-func (m *machine) app(id string) {
+// app describes an app that is a shell of its own, in the web cryptex's care, and
+// returns its program. All apps are of one version.
+func (m *machine) app(id string) (program string) {
 	m.t.Helper()
 	dir := filepath.Join(m.root, "etc/sealant/apps.d")
 	m.v.must(os.MkdirAll(dir, 0o755))
-	text := fmt.Sprintf("name = %q\ncryptexes = [\"web\"]\ncommand = [\"/bin/sh\", \"-c\", \"true\"]\n", strings.ToUpper(id[:1])+id[1:])
+	shell, err := os.ReadFile("/bin/sh")
+	m.v.must(err)
+	program = filepath.Join(m.root, "usr/bin", id)
+	m.v.must(os.MkdirAll(filepath.Dir(program), 0o755))
+	m.v.must(os.WriteFile(program, shell, 0o755))
+	m.v.must(os.Chtimes(program, time.Unix(1e9, 0), time.Unix(1e9, 0)))
+	text := fmt.Sprintf("name = %q\ncryptexes = [\"web\"]\ncommand = [%q, \"-c\", \"true\"]\n", strings.ToUpper(id[:1])+id[1:], program)
 	m.v.must(os.WriteFile(filepath.Join(dir, id+".toml"), []byte(text), 0o644))
+	return program
 }
 
 // recommend puts apps on the vendor's list for the n-th improvement.
@@ -121,8 +130,8 @@ func (m *machine) evidence(app string) device.AppEvidence {
 	return device.AppEvidence{}
 }
 
-// version is how this machine stamps the version of /bin/sh, which all apps here
-// are: the one of a first launch.
+// version is how this machine stamps the version of all apps here: the one of a
+// first launch.
 func (m *machine) version(fix evidence.Arm) string {
 	m.t.Helper()
 	m.app("probe")
@@ -149,6 +158,7 @@ func TestEvidence(t *testing.T) {
 	for _, app := range []string{"mail", "clock", "news", "atlas", "loop"} {
 		m.app(app)
 	}
+	plain := m.app("plain")
 	if out, code := m.as(0, "install"); code != 0 {
 		t.Fatal(out)
 	}
@@ -191,6 +201,15 @@ func TestEvidence(t *testing.T) {
 	m.wait("20 crashes are seen", func() bool { return m.evidence("loop").Seen1 == 20 })
 	if got := m.evidence("loop"); got.X1 != 1 {
 		t.Errorf("a loop of 20 counts as %d", got.X1)
+	}
+
+	// An app that somebody starts by its program, without a launch, counts too.
+	m.wait("the app is known", func() bool {
+		exec.Command(plain, "-c", "ulimit -c 0; kill -SEGV $$").Run()
+		return m.evidence("plain").Seen1 > 0
+	})
+	if got := m.evidence("plain"); got.X1 != 1 {
+		t.Errorf("%+v", got)
 	}
 
 	got := m.crash("mail")
