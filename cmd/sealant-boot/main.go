@@ -1,6 +1,7 @@
 // Sealant-boot attaches the device's cryptexes early at boot: a set that is
 // staged and valid, else the current one, else the baseline. It links no
-// network code and starts no programs. See sealant-boot(8).
+// network code and starts no programs; of a device whose key is in a TPM it reads
+// the TPM's counter. See sealant-boot(8).
 package main
 
 import (

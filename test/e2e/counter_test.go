@@ -151,6 +151,68 @@ func TestKilledBeforeCounting(t *testing.T) {
 	}
 }
 
+// TestKillCounting kills the confirmation and the removal of a device with a
+// TPM at every step, the TPM's commands included. No step leaves it with nonces
+// that the TPM doesn't know, or with two sets that boot.
+func TestKillCounting(t *testing.T) {
+	v := newVendor(t)
+	m := v.machine("")
+	chip := t.TempDir()
+	remove := m.fitTPMWith(chip)
+	m.enroll()
+	v.release(1, 100)
+	m.advance()
+	v.release(2, 100)
+	if _, err := m.install(""); err != nil {
+		t.Fatal(err)
+	}
+	remove()
+	m.save("staged")
+	for _, tt := range []struct {
+		do   string
+		boot bool
+		to   map[int]bool // levels of web that the next boot may have
+	}{
+		{"confirm", true, map[int]bool{2: true}},
+		{"remove", false, map[int]bool{0: true, 1: true, 2: true}},
+	} {
+		last := 0
+		for n, killed := 1, true; killed; n += max(1, stride/3) {
+			last = n
+			state := t.TempDir()
+			v.must(os.CopyFS(state, os.DirFS(chip)))
+			m.load("staged")
+			remove := m.fitTPMWith(state)
+			if tt.boot {
+				m.bootOnly()
+			}
+			killed = m.killedAmong(changing+",connect", n, tt.do)
+			// The boot reads the TPM as it is, before anybody counts.
+			rec := m.bootOnly()
+			// Removing a staged set may find its tries replaced already: that
+			// boot uses the current set.
+			ended := slices.ContainsFunc(rec.Refused, func(f activate.Refusal) bool {
+				return f.Reason == activate.ReasonCounter || f.Reason == fault.Ticket.String() || tt.boot
+			})
+			if ended || !tt.to[m.level("web")] {
+				t.Errorf("%s, killed at call %d: level %d, %+v", tt.do, n, m.level("web"), rec)
+			}
+			m.boot()
+			if got := finding(t, m, "I3"); !strings.HasPrefix(got, "ok: ") {
+				t.Errorf("%s, killed at call %d: %s", tt.do, n, got)
+			}
+			if v := m.verify(); !v.OK {
+				t.Errorf("%s, killed at call %d: %+v", tt.do, n, v.Checks)
+			}
+			remove()
+		}
+		if last < 10 {
+			t.Errorf("%s ended by itself at call %d already: not killed enough", tt.do, last)
+		}
+		t.Logf("%s ended by itself at call %d", tt.do, last)
+	}
+}
+
 // TestTPMSilent: without its TPM a device boots its baseline, and gives nothing
 // up; with it, it goes on where it was.
 func TestTPMSilent(t *testing.T) {

@@ -24,8 +24,13 @@ const changing = "renameat,renameat2,unlinkat,symlinkat,mkdirat,ftruncate,fsync"
 // was killed.
 func (m *machine) killed(n int, what string) bool {
 	m.t.Helper()
-	cmd := exec.Command("strace", "-f", "-qqq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace="+changing,
-		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", changing, n),
+	return m.killedAmong(changing, n, what)
+}
+
+func (m *machine) killedAmong(calls string, n int, what string) bool {
+	m.t.Helper()
+	cmd := exec.Command("strace", "-f", "-qqq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace="+calls,
+		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n),
 		os.Args[0], "-test.run=^TestKilledChild$")
 	cmd.Env = append(os.Environ(), "E2E_ROOT="+m.root, "E2E_DO="+what)
 	out, err := cmd.CombinedOutput()

@@ -18,14 +18,19 @@ import (
 // fitTPM puts a TPM into a machine and returns what takes it out again.
 func (m *machine) fitTPM() (remove func()) {
 	m.t.Helper()
+	return m.fitTPMWith(m.t.TempDir())
+}
+
+// fitTPMWith puts in the TPM whose memory is in a folder.
+func (m *machine) fitTPMWith(state string) (remove func()) {
+	m.t.Helper()
 	path, err := exec.LookPath("swtpm")
 	if err != nil {
 		m.t.Fatalf("this test needs Debian's swtpm: %v", err)
 	}
-	state := m.t.TempDir()
 	socket := filepath.Join(m.root, "dev/tpmrm0")
 	m.v.must(os.MkdirAll(filepath.Dir(socket), 0o755))
-	cmd := exec.Command(path, "socket", "--tpm2", "--tpmstate", "dir="+state, "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+filepath.Join(state, "c"), "--flags", "not-need-init,startup-clear")
+	cmd := exec.Command(path, "socket", "--tpm2", "--tpmstate", "dir="+state, "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+filepath.Join(m.t.TempDir(), "c"), "--flags", "not-need-init,startup-clear")
 	m.v.must(cmd.Start())
 	remove = func() {
 		_ = cmd.Process.Kill()

@@ -3,8 +3,8 @@
 // a TPM it knows.
 //
 // It is the only package that speaks to a TPM. It is handed a connection
-// (transport.TPM) and opens none. Nothing of it is in the boot helper: what
-// that needs to know of a TPM's key is in its file (identity.TPMKey).
+// (transport.TPM) and opens none. The boot helper only reads the counter; what it
+// needs to know of a TPM's key is in its file (identity.TPMKey).
 //
 // # The key
 //
