@@ -210,7 +210,12 @@ func loadTargets(state *trustedmetadata.TrustedMetadata, get func(role string, w
 		}
 		role, above := todo[0].role, todo[0].above
 		todo = todo[1:]
-		if state.Targets[role] != nil {
+		if m := state.Targets[role]; m != nil {
+			// Another role delegates to it too, and must mean the same keys: what
+			// one of them trusts may not speak in the name of the other.
+			if err := state.Targets[above].VerifyDelegate(role, m); err != nil {
+				return judge(role, err)
+			}
 			continue
 		}
 		want := state.Snapshot.Signed.Meta[role+".json"]
