@@ -103,7 +103,7 @@ func (d *Device) install(ctx context.Context, o InstallOptions, actor Actor, rep
 	if o.DryRun {
 		return res, nil
 	}
-	c := newChange("install", actor, reasonOf(actor), off.manifest.ID, d.installTasks(st, off.manifest, "staged")...)
+	c := newChange("install", actor, reasonOf(actor), off.manifest.ID, d.installTasks(off.manifest, "staged", off.manifest.Title)...)
 	if err := d.run(ctx, c, cat, report); err != nil {
 		return res, err
 	}
@@ -135,8 +135,9 @@ func (d *Device) wanted(ctx context.Context, cat *catalog.Client, st state, id s
 	return &off, err
 }
 
-// installTasks are the tasks that lead to a release being staged.
-func (d *Device) installTasks(st state, m release.Manifest, event string) []change.Task {
+// installTasks are the tasks that lead to a release being staged, and to a
+// record of that.
+func (d *Device) installTasks(m release.Manifest, event, text string) []change.Task {
 	kept := ""
 	if _, err := d.manifest(m.ID); err == nil {
 		kept = "yes"
@@ -156,7 +157,7 @@ func (d *Device) installTasks(st state, m release.Manifest, event string) []chan
 		task(taskKeep, "release", m.ID),
 		final(task(taskStage, "was", d.Store.SlotID(store.Next))),
 		task(taskRelease, "release", m.ID),
-		task(taskRecord, "event", event, "text", m.Title),
+		task(taskRecord, "event", event, "text", text),
 		task(taskTidy),
 	)
 }

@@ -112,7 +112,7 @@ func (d *Device) removed(st state, id string) (release.Manifest, error) {
 }
 
 func (d *Device) reapply(ctx context.Context, cat *catalog.Client, st state, m release.Manifest, res Installed, began time.Time, actor Actor, report Report) (Installed, error) {
-	c := newChange("reapply", actor, "reapplied", m.ID, d.installTasks(st, m, "reapplied")...)
+	c := newChange("reapply", actor, "reapplied", m.ID, d.installTasks(m, "reapplied", m.Title)...)
 	if err := d.run(ctx, c, cat, report); err != nil {
 		return res, err
 	}

@@ -108,14 +108,14 @@ func (d *Device) takeBack(ctx context.Context, cat *catalog.Client, st state, se
 		r.ToName = release.DisplayVersion(st.baseline.OSVersion) + " base"
 		tasks := append(d.restoreTasks(m), task(taskPreroll), hold,
 			final(task(taskStage, "set", st.base.ID, "was", d.Store.SlotID(store.Next))),
-			task(taskRecord, "event", "recalled", "text", r.Reason), task(taskTidy))
+			task(taskRecord, "event", "recalled", "text", r.Reason+"; back to "+r.ToName), task(taskTidy))
 		c = newChange("recall", ByRecall, "recalled", set.Release, tasks...)
 	} else {
 		if landing, err = cat.Manifest(ctx, r.To); err != nil {
 			return err
 		}
 		r.ToName = landing.Name()
-		c = newChange("recall", ByRecall, "recalled", set.Release, append([]change.Task{hold}, d.installTasks(st, landing, "recalled")...)...)
+		c = newChange("recall", ByRecall, "recalled", set.Release, append([]change.Task{hold}, d.installTasks(landing, "recalled", r.Reason+"; back to "+r.ToName)...)...)
 	}
 	if err := d.run(ctx, c, cat, report); err != nil {
 		return err

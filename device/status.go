@@ -62,7 +62,7 @@ type CryptexStatus struct {
 	Seal     string      `json:"seal"`  // verity root, hexadecimal
 	Mounted  bool        `json:"mounted"`
 	Verified bool        `json:"verified"` // what is mounted is what the booted set names
-	Ticket   string      `json:"ticket"`   // valid,bound; delivered; or what is wrong
+	Ticket   string      `json:"ticket"`   // valid,bound; INVALID; unchecked, without the right to look
 	Apps     []AppStatus `json:"apps"`
 	Active   int         `json:"active_processes"` // that use the installed content
 	Users    int         `json:"processes"`        // that use the cryptex at all
@@ -297,7 +297,10 @@ func appsByState(all []CryptexStatus) (active, waiting []string) {
 
 // ticketText says in two words what a set's ticket is worth.
 func (d *Device) ticketText(st state, set store.Set) string {
-	if _, err := d.checkTicket(st, set); err != nil {
+	switch _, err := d.checkTicket(st, set); {
+	case errors.Is(err, os.ErrPermission):
+		return "unchecked" // only root and the agent can read what it is bound to
+	case err != nil:
 		return "INVALID"
 	}
 	return "valid,bound"

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
@@ -65,6 +66,9 @@ func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Ve
 	v := Verified{Checks: []Finding{}, Enforcement: string(activate.Enforced())}
 	if _, err := d.enrolled(); err != nil {
 		return v, err
+	}
+	if _, err := d.Store.Nonces(); errors.Is(err, os.ErrPermission) {
+		return v, fault.New(fault.Failed, "cannot verify: %w", err).Hint("run it with sudo, or start the agent")
 	}
 	st, err := d.state()
 	if err != nil {

@@ -17,6 +17,9 @@ type Lock struct{ f *os.File }
 // Two handles of one process exclude each other as well.
 func (s *Store) Lock() (*Lock, error) {
 	f, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fault.New(fault.Failed, "cannot lock state: %w", err).Hint("run it with sudo")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock state: %w", err)
 	}

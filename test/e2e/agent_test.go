@@ -153,6 +153,14 @@ func TestAgent(t *testing.T) {
 	if out, code := m.as(0, "status"); code != 0 || !strings.Contains(out, "staged") {
 		t.Errorf("exit %d: %s", code, out)
 	}
+	if out, code := m.as(nobody, "status"); code != 0 || !strings.Contains(out, "unchecked") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	for _, what := range []string{"verify", "check", "install", "remove --yes"} {
+		if out, code := m.as(nobody, strings.Fields(what)...); code != 1 || !strings.Contains(out, "sudo") {
+			t.Errorf("%s: exit %d: %s", what, code, out)
+		}
+	}
 	if out, code := m.as(nobody, "history"); code != 0 || !strings.Contains(out, "reapplied") {
 		t.Errorf("exit %d: %s", code, out)
 	}
