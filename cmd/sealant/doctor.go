@@ -12,7 +12,7 @@ func newDoctor() *cobra.Command {
 	return &cobra.Command{
 		Use:     "doctor",
 		Short:   "how strong this device's protection is, in plain words",
-		Long:    "Doctor looks at what the protection rests on: identity, enforcement, clock, feed,\nspace, boot. Exit code 1 if something is bad.",
+		Long:    "Doctor looks at what the protection rests on: identity, enforcement, clock, feed,\nthe public log, space, boot. Exit code 1 if something is bad.",
 		Example: "  sealant doctor",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -18,8 +18,9 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [--ticket FILE]",
 		Short: "verify everything that this device relies on, offline",
-		Long: `Verify checks the pinned roots, the catalog, the ticket of each set in force, every
-byte of every image, the mounts and the history. It needs no network. Everything is
+		Long: `Verify checks the pinned roots, the catalog, the head of the public log that was seen
+last, the ticket of each set in force, every byte of every image, the mounts and the
+history. It needs no network. Everything is
 checked, whatever is wrong before; the exit code is that of the first failure.
 
 With --ticket it decodes one ticket, field by field, and checks what it can of it.`,
