@@ -71,19 +71,25 @@ func devConfig(dir string) *config {
 	}
 	c.Tickets.Root, c.Tickets.Leaf = in("ticket-root.pem"), in(devServer, "leaf.pem")
 	for _, role := range []string{"rollout", "snapshot", "timestamp"} {
-		c.Keys.Online = append(c.Keys.Online, in("keys", "online", role+".key"))
+		c.Keys.Online = append(c.Keys.Online, keyFiles(in("keys", "online"), role)...)
 	}
 	c.Log.Key = in("keys", "online", "log.key")
 	c.Keys.Recall, c.Keys.Advice = keyFiles(in("keys"), "recall"), keyFiles(in("keys"), "advice")
 	return c
 }
 
-// keyFiles are the key files of a role that has one key, or several.
+// keyFiles are the key files of a role: recall.key, or those that stand beside
+// it or in its place, recall-1.key and so on.
 func keyFiles(dir, role string) []string {
-	if several, err := filepath.Glob(filepath.Join(dir, role+"-*.key")); err == nil && len(several) > 0 {
-		return several
+	one := filepath.Join(dir, role+".key")
+	several, err := filepath.Glob(filepath.Join(dir, role+"-*.key"))
+	if err != nil || len(several) == 0 {
+		return []string{one}
 	}
-	return []string{filepath.Join(dir, role+".key")}
+	if _, err := os.Stat(one); err == nil {
+		several = append(several, one)
+	}
+	return several
 }
 
 // configOf reads the configuration that the flags name.
