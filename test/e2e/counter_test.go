@@ -6,10 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/trust/tpm"
 )
 
 // withTPM makes a device whose key is in a TPM.
@@ -236,5 +239,33 @@ func TestTPMSilent(t *testing.T) {
 	v.must(os.Rename(socket+".off", socket))
 	if rec := m.boot(); rec.Slot != store.Next || rec.Release != "SI-2026-0002" || m.level("web") != 2 {
 		t.Errorf("boot with it again: %+v", rec)
+	}
+}
+
+// TestCounterDeleted: whoever is root can delete the counter, but makes no old
+// copy valid by it.
+func TestCounterDeleted(t *testing.T) {
+	v := newVendor(t)
+	m := v.withTPM()
+	v.release(1, 100)
+	m.advance()
+	chip := m.openTPM()
+	index, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(tpm.CounterIndex)}.Execute(chip)
+	v.must(err)
+	_, err = tpm2.NVUndefineSpace{
+		AuthHandle: tpm2.TPMRHOwner, NVIndex: tpm2.NamedHandle{Handle: tpm2.TPMHandle(tpm.CounterIndex), Name: index.NVName},
+	}.Execute(chip)
+	v.must(err)
+	if got := finding(t, m, "I3"); !strings.HasPrefix(got, "bad: ") {
+		t.Errorf("doctor: %s", got)
+	}
+	if rec := m.boot(); rec.Slot != store.Base || !wasRefused(rec, store.Current) {
+		t.Errorf("boot: %+v", rec)
+	}
+	if got := finding(t, m, "I3"); !strings.HasPrefix(got, "ok: ") {
+		t.Errorf("doctor after starting over: %s", got)
+	}
+	if rec := m.advance(); rec.Slot != store.Next || m.level("web") != 1 {
+		t.Errorf("it doesn't go on: %+v", rec)
 	}
 }
