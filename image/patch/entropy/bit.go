@@ -20,9 +20,6 @@ func NewBitMixer(contexts int, bits uint, selectors int) *BitMixer {
 		slots: make([]uint32, contexts<<bits), weights: make([]int32, selectors*n),
 		inputs: make([]int32, n), index: make([]uint32, contexts),
 	}
-	for i := range m.slots {
-		m.slots[i] = 1 << 31
-	}
 	for i := range m.weights {
 		m.weights[i] = firstWeight * 2
 	}
@@ -31,22 +28,16 @@ func NewBitMixer(contexts int, bits uint, selectors int) *BitMixer {
 
 // Code codes one decision under hashed contexts, with weight set a.
 func (m *BitMixer) Code(c *Coder, ctx []uint32, a, bit int) int {
-	in := m.inputs
-	for j := range m.contexts {
-		h := ctx[j] * 0x85EBCA6B
+	ctx = ctx[:m.contexts]
+	in, index := m.inputs[:2*len(ctx)+1], m.index[:len(ctx)]
+	for j, x := range ctx {
+		h := x * 0x85EBCA6B
 		h ^= h >> 15
 		h *= 0x2C1B3C6D
 		h ^= h >> 13
 		ix := uint32(j)<<m.bits + h>>(32-m.bits)
-		m.index[j] = ix
-		s := m.slots[ix]
-		count := int32(s & 1023)
-		if count == 0 {
-			in[2*j], in[2*j+1] = 0, 0
-			continue
-		}
-		in[2*j] = stretchTable[s>>20]
-		in[2*j+1] = (int32(s>>16) - 32768) * (min(count, 30) + 2) >> 9
+		index[j] = ix
+		in[2*j], in[2*j+1] = opinion(m.slots[ix] ^ fresh)
 	}
 	in[len(in)-1] = 256
 	w := m.weights[a*len(in):][:len(in)]
@@ -60,15 +51,8 @@ func (m *BitMixer) Code(c *Coder, ctx []uint32, a, bit int) int {
 	for j, x := range in {
 		w[j] += int32((int64(x)*e + 1<<13) >> 14)
 	}
-	for _, ix := range m.index {
-		s := &m.slots[ix]
-		count := *s & 1023
-		pr := int64(*s >> 10)
-		pr += (int64(bit)*(whole-1) - pr) * int64(rates[count]) >> 16
-		if count < slotLimit {
-			count++
-		}
-		*s = uint32(pr)<<10 | count
+	for _, ix := range index {
+		m.slots[ix] = observe(m.slots[ix]^fresh, bit, slotLimit) ^ fresh
 	}
 	return bit
 }

@@ -29,6 +29,11 @@ type Mixer struct {
 	apm     []uint16 // [Selectors2*256][33]
 }
 
+// fresh is a slot that knows nothing. Slots are kept xored with it, so that
+// memory fresh from the kernel is right as it is, and what is never used is never
+// touched.
+const fresh = 1 << 31
+
 // slotLimit is where a slot's count stops, and with it its rate of change.
 const slotLimit = 255
 
@@ -51,9 +56,6 @@ func NewMixer(s Shape) *Mixer {
 		index:   make([]uint32, s.Contexts),
 		apm:     make([]uint16, s.Selectors2*256*33),
 	}
-	for i := range m.slots {
-		m.slots[i] = 1 << 31
-	}
 	for i := range m.weights {
 		m.weights[i] = firstWeight
 	}
@@ -73,46 +75,38 @@ const firstWeight = 10486
 // must be below Selectors and Selectors2.
 func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
 	n := m.shape.Contexts
-	ni := 2*n + 1
-	in := m.inputs[:ni]
-	mask := uint32(1)<<m.shape.Bits - 1
-	in[ni-1] = 256
-	whole2 := m.second[b*ni:][:ni]
+	ctx = ctx[:n]
+	at, index := m.at[:len(ctx)], m.index[:len(ctx)]
+	in := m.inputs[:2*n+1]
+	in[2*n] = 256
+	second := m.second[b*len(in):][:len(in)]
+	slots, bits, limit := m.slots, m.shape.Bits, m.shape.Limit
+	mask := (uint32(1)<<bits - 1) &^ 15
 	c0 := uint32(1)
 	for half := 0; half < 2; half++ {
-		for j := range n {
-			h := (ctx[j] + c0*0x9E3779B1) * 0x85EBCA6B
+		for j, x := range ctx {
+			h := (x + c0*0x9E3779B1) * 0x85EBCA6B
 			h ^= h >> 15
 			h *= 0x2C1B3C6D
 			h ^= h >> 13
-			m.at[j] = uint32(j)<<m.shape.Bits + h&mask&^15
+			at[j] = uint32(j)<<bits + h&mask
 		}
 		nib := uint32(1)
 		for i := 3; i >= 0; i-- {
 			bit := int(v>>uint(4*(1-half)+i)) & 1
-			for j := range n {
-				ix := m.at[j] + nib
-				m.index[j] = ix
-				s := m.slots[ix]
-				count := int32(s & 1023)
-				if count == 0 {
-					in[2*j], in[2*j+1] = 0, 0
-					continue
-				}
-				in[2*j] = stretchTable[s>>20]
-				if count > 30 {
-					count = 30
-				}
-				in[2*j+1] = (int32(s>>16) - 32768) * (count + 2) >> 9
+			for j, base := range at {
+				ix := base + nib
+				index[j] = ix
+				in2 := in[2*j : 2*j+2 : 2*j+2]
+				in2[0], in2[1] = opinion(slots[ix] ^ fresh)
 			}
-			w := m.weights[(a*256+int(c0))*ni:][:ni]
+			w := m.weights[(a*256+int(c0))*len(in):][:len(in)]
 			var dot1, dot2 int64
 			for j, x := range in {
 				dot1 += int64(w[j]) * int64(x)
-				dot2 += int64(whole2[j]) * int64(x)
+				dot2 += int64(second[j]) * int64(x)
 			}
-			x1 := clampStretch(dot1 >> 16)
-			x2 := clampStretch(dot2 >> 16)
+			x1, x2 := clampStretch(dot1>>16), clampStretch(dot2>>16)
 			p1, p2 := squash(x1), squash(x2)
 			mixed := (x1 + x2) >> 1
 			pm := squash(mixed)
@@ -128,29 +122,42 @@ func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
 			e2 := int64(bit<<16) - int64(p2>>6)
 			for j, x := range in {
 				w[j] += int32((int64(x)*e1 + 1<<14) >> 15)
-				whole2[j] += int32((int64(x)*e2 + 1<<15) >> 16)
+				second[j] += int32((int64(x)*e2 + 1<<15) >> 16)
 			}
 			near := k
 			if frac >= 2048 {
 				near++
 			}
 			m.apm[near] += uint16((int32(bit*65535) - int32(m.apm[near])) >> 6)
-			for j := range n {
-				s := &m.slots[m.index[j]]
-				count := *s & 1023
-				pr := int64(*s >> 10)
-				goal := int64(bit) * (whole - 1)
-				pr += (goal - pr) * int64(rates[count]) >> 16
-				if count < m.shape.Limit {
-					count++
-				}
-				*s = uint32(pr)<<10 | count
+			for _, ix := range index {
+				slots[ix] = observe(slots[ix]^fresh, bit, limit) ^ fresh
 			}
 			nib = nib<<1 | uint32(bit)
 			c0 = c0<<1 | uint32(bit)
 		}
 	}
 	return byte(c0)
+}
+
+// opinion is what a slot says: by its probability, and by that weighed with how
+// often it was asked. A slot that knows nothing says nothing.
+func opinion(s uint32) (int32, int32) {
+	count := int32(s & 1023)
+	if count == 0 {
+		return 0, 0
+	}
+	return stretchTable[s>>20], (int32(s>>16) - 32768) * (min(count, 30) + 2) >> 9
+}
+
+// observe is a slot after a bit.
+func observe(s uint32, bit int, limit uint32) uint32 {
+	count := s & 1023
+	pr := int64(s >> 10)
+	pr += (int64(bit)*(whole-1) - pr) * int64(rates[count]) >> 16
+	if count < limit {
+		count++
+	}
+	return uint32(pr)<<10 | count
 }
 
 // minBit keeps a mixed probability away from certainty, so that every coded bit

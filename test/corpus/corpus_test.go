@@ -1,0 +1,83 @@
+//go:build slow
+
+package corpus
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/sealant-os/sealant/image/patch"
+)
+
+// most is how many bytes each patch may have. Lower them when they get smaller.
+var most = map[string]int{
+	"libcurl4":      9_598,
+	"libxml2":       7_011,
+	"libssl3-17-20": 25_190,
+	"libssl3-20-22": 15_600,
+	"libssl3-arm64": 16_636,
+	"libc6":         23_890,
+}
+
+// slack is for mkfs.erofs of other versions, in percent.
+const slack = 1
+
+func TestBytes(t *testing.T) {
+	cmd := exec.Command("./fetch", "libs")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("cannot fetch the corpus: %v", err)
+	}
+	pairs := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(pairs) < 2 {
+		t.Fatalf("the archives have %d pairs left: choose new ones", len(pairs))
+	}
+	for _, line := range pairs {
+		f := strings.Fields(line)
+		t.Run(f[0], func(t *testing.T) {
+			old, err := os.ReadFile(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(f[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var p bytes.Buffer
+			if _, err := patch.Make(&p, bytes.NewReader(old), bytes.NewReader(data), patch.MakeOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if want := most[f[0]]; p.Len() > want+want*slack/100 {
+				t.Errorf("the patch has %d bytes, had %d", p.Len(), want)
+			}
+			got := &file{}
+			if _, err := patch.Apply(got, bytes.NewReader(old), bytes.NewReader(p.Bytes()), patch.ApplyOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.data, data) {
+				t.Error("the result differs")
+			}
+		})
+	}
+}
+
+// file is a file in memory that is written from front to back.
+type file struct{ data []byte }
+
+func (f *file) ReadAt(b []byte, off int64) (int, error) {
+	return bytes.NewReader(f.data).ReadAt(b, off)
+}
+
+func (f *file) WriteAt(b []byte, off int64) (int, error) {
+	f.data = append(f.data[:off], b...)
+	return len(b), nil
+}
+
+func (f *file) Truncate(size int64) error {
+	f.data = f.data[:size]
+	return nil
+}
