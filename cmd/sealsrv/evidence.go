@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -10,7 +11,10 @@ import (
 
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/evidence"
+	"github.com/sealant-os/sealant/server/rollout"
+	"github.com/sealant-os/sealant/server/store"
 )
 
 func newEvidence() *cobra.Command {
@@ -20,7 +24,7 @@ func newEvidence() *cobra.Command {
 that were not yet, by day and stratum. It can pause a rollout by itself and propose
 an app for the advice list; a person signs, or not. No count ever removes a fix.`,
 	}
-	cmd.AddCommand(newEvidenceEval(), newEvidenceSimulate())
+	cmd.AddCommand(newEvidenceShow(), newEvidenceEval(), newEvidenceSimulate())
 	return cmd
 }
 
@@ -32,6 +36,33 @@ type appJSON struct {
 	Devices int64    `json:"offered_devices_crashed"`
 	Needed  float64  `json:"needed"`
 	Propose bool     `json:"propose"`
+}
+
+func newEvidenceShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "what the shared counts say of an improvement", Args: cobra.ExactArgs(1),
+		Long: `Show computes the fleet's test from the counts that people agreed to share (sealsrv
+report): for each app the evidence that it crashes more often where the improvement is
+offered, whether it should be proposed for the advice list (sealsrv recommend add), and
+whether the rollout should pause. The server looks every ten minutes and pauses by itself.`,
+		Example: "  sealsrv evidence show SI-2026-0007",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := release.CheckID(args[0]); err != nil {
+				return fault.New(fault.Usage, "%w", err)
+			}
+			return atStore(cmd, func(ctx context.Context, db *store.DB) error {
+				cells, err := db.Cells(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				j, err := rollout.Strata(cells).Judge()
+				if err != nil {
+					return err
+				}
+				return showJudgement(cli.For(cmd), j)
+			})
+		},
+	}
 }
 
 func newEvidenceEval() *cobra.Command {

@@ -19,6 +19,7 @@ import (
 	signed "github.com/sealant-os/sealant/release/catalog"
 	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/server/catalog"
+	"github.com/sealant-os/sealant/server/rollout"
 	"github.com/sealant-os/sealant/server/setlog"
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
@@ -96,6 +97,8 @@ func run(cmd *cobra.Command, c *config, ready func(url string) error) error {
 	if err != nil {
 		return err
 	}
+	guard := &rollout.Desk{DB: db, Source: source, Now: time.Now}
+	background.Go(func() { guard.Watch(ctx, log) })
 	return listen(ctx, c, handler, log, ready)
 }
 
