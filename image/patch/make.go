@@ -22,8 +22,10 @@ import (
 
 // MakeOptions guide Make. The zero value is right for most.
 type MakeOptions struct {
+	// Progress is told how many of how many bytes are done. The steps of making
+	// count as much as they usually take.
 	Progress func(done, total int64)
-	Context  context.Context
+	Context  context.Context // cancels between steps; nil means never
 }
 
 // Stats says what a patch consists of.
@@ -73,6 +75,13 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	// step ends a step that takes a share of all, in percent.
+	share := int64(0)
+	step := func(percent int64) error {
+		share += percent
+		o.Progress(share*int64(len(to))/100, int64(len(to)))
+		return o.Context.Err()
+	}
 	h := &Header{
 		Source: sha512.Sum384(from), SourceSize: int64(len(from)),
 		Result: sha512.Sum384(to), ResultSize: int64(len(to)),
@@ -95,7 +104,13 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	} else {
 		was.Elements, is.Elements = nil, nil
 	}
+	if err := step(15); err != nil {
+		return Stats{}, err
+	}
 	layouts := match.Plan(was, is)
+	if err := step(50); err != nil {
+		return Stats{}, err
+	}
 	drafts := make([]*draft, len(layouts))
 	both = errgroup.Group{}
 	both.SetLimit(runtime.GOMAXPROCS(0))
@@ -103,6 +118,9 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 		both.Go(func() (err error) { drafts[i], err = encode(was, is, l); return err })
 	}
 	if err := both.Wait(); err != nil {
+		return Stats{}, err
+	}
+	if err := step(20); err != nil {
 		return Stats{}, err
 	}
 	best := slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) })
@@ -118,6 +136,9 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	s.Literal -= s.Copied
 	out := best.parts
 	s.Costs = costsOf(best.costs)
+	if err := step(15); err != nil {
+		return Stats{}, err
+	}
 	s.Size, err = write(dst, h, out)
 	return s, err
 }

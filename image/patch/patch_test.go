@@ -241,3 +241,11 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+func TestMakeCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Make(io.Discard, bytes.NewReader([]byte("a")), bytes.NewReader([]byte("b")), MakeOptions{Context: ctx}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
