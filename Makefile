@@ -5,6 +5,7 @@
 #   make test            every test but the slow ones (root)
 #   make test-all        the slow ones too
 #   make bench           figures against the peers
+#   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|all)
 #   make build           the programs, in bin/
 #   make lint            formatting, vet, staticcheck
 #   make docs            man pages and completion, made from the commands, in build/
@@ -54,6 +55,11 @@ test-all: test
 bench: root build
 	@test/need $$(cat test/packages)
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+bench-patch: root build
+	@test/need bsdiff xdelta3 zstd time $$(cat test/packages)
+	@command -v npm >/dev/null || test/need nodejs npm
+	test/corpus/bench $(PAIRS)
 
 lint:
 	@out=$$($(GO) run $(GOFUMPT) -l . 2>&1); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
