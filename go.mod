@@ -9,6 +9,7 @@ require (
 	github.com/erofs/go-erofs v0.3.1
 	github.com/go-asn1-ber/asn1-ber v1.5.8
 	github.com/gocsaf/csaf/v3 v3.6.0
+	github.com/godbus/dbus/v5 v5.2.4
 	github.com/google/go-cmp v0.7.0
 	github.com/google/go-tpm v0.9.8
 	github.com/gorilla/feeds v1.2.0

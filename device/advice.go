@@ -3,7 +3,6 @@ package device
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os/exec"
 	"slices"
 	"strings"
@@ -183,12 +182,5 @@ func (d *Device) note(ctx context.Context, event, rel, reason, actor, text strin
 		Time: d.Now(), Event: event, Release: rel, Set: d.Store.SlotID(store.Current), Reason: reason, Actor: actor, Text: text,
 	}); err != nil {
 		report.warn(event, "%v", err)
-	}
-}
-
-// tell shows a question to the person, where there is one to see it.
-func (d *Device) tell(n evidence.Notice, log *slog.Logger) {
-	if err := onTerminals(n.Text() + "\nKeep it: sealant evidence keep · Remove it: sealant evidence remove"); err != nil {
-		log.Warn("cannot show a question on terminals", "error", err)
 	}
 }

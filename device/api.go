@@ -37,7 +37,7 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"ps":      {Handle: plain(open, (*Device).Running)},
 
 		"evidence": {Handle: plain(open, (*Device).Evidence)},
-		"answer":   {Allow: mayRemove(open), Handle: by(open, (*Device).Answer)},
+		"answer":   {Handle: by(open, (*Device).Answer)},
 
 		"analytics": {Handle: plain(open, (*Device).Analytics)},
 		"share":     byRoot(open, (*Device).Share),
@@ -108,11 +108,16 @@ func mayRemove(open Opener) func(localapi.Peer) error {
 		if err != nil {
 			return err
 		}
-		if d.Config.Policy.RemoveAdmin {
-			return root(p)
-		}
-		return nil
+		return d.mayRemoveAsUser(p.UID)
 	}
+}
+
+// mayRemoveAsUser lets root remove improvements, and others where policy says so.
+func (d *Device) mayRemoveAsUser(uid uint32) error {
+	if d.Config.Policy.RemoveAdmin {
+		return root(localapi.Peer{UID: uid})
+	}
+	return nil
 }
 
 // Ask has a journey done: by the agent of the device at root if one answers,

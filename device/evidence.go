@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -225,8 +226,18 @@ type AnswerOptions struct {
 }
 
 // Answer takes the person's answer to the question that waits. "remove" only
-// notes it: the removal itself is the normal one.
+// notes it, for whom may remove: the removal itself is the normal one. Anybody may
+// say "keep": that opens nothing.
 func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, events Report) (Question, error) {
+	if o.Answer == evidence.Remove && actor.Person() {
+		var uid uint32
+		if _, err := fmt.Sscanf(string(actor), "user:%d", &uid); err != nil {
+			return Question{}, err
+		}
+		if err := d.mayRemoveAsUser(uid); err != nil {
+			return Question{}, err
+		}
+	}
 	p, err := d.prompts()
 	if err != nil {
 		return Question{}, err

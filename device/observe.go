@@ -3,14 +3,11 @@ package device
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 
 	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/notify"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/witness"
 	"github.com/sealant-os/sealant/internal/exits"
@@ -22,7 +19,10 @@ type observer struct {
 	open     Opener
 	log      *slog.Logger
 	recorder *evidence.Recorder // nil if there is no room for counts
-	watch    *witness.Watch     // nil until begin, and where this machine can't tell of crashes
+	notifier notify.Notifier
+	watch    *witness.Watch // nil until begin, and where this machine can't tell of crashes
+
+	asking sync.WaitGroup // questions on screens
 
 	mu       sync.Mutex
 	counting string // how crashes are learned of, "" while they are not
@@ -128,6 +128,7 @@ func (o *observer) run(ctx context.Context) error {
 		o.count("")
 	}
 	<-ctx.Done()
+	o.asking.Wait()
 	return nil
 }
 
@@ -154,29 +155,6 @@ func (o *observer) crashed(ctx context.Context, c evidence.Crash) {
 	o.log.Info("app crashed", attrs...)
 	if question != nil {
 		o.log.Warn(question.Text(), "app", c.App, "release", c.Arm.Release)
-		d.tell(*question, o.log)
+		o.asking.Go(func() { o.ask(ctx, *question) })
 	}
-}
-
-// onTerminals writes a message to every terminal whose user takes messages
-// (mesg y), as wall does.
-func onTerminals(text string) error {
-	terminals, err := filepath.Glob("/dev/pts/[0-9]*")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, path := range terminals {
-		fi, err := os.Stat(path)
-		if err != nil || fi.Mode()&os.ModeCharDevice == 0 || fi.Mode().Perm()&0o020 == 0 {
-			continue
-		}
-		t, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			continue // gone, or not to be written to
-		}
-		_, err = fmt.Fprintf(t, "\r\n%s\r\n", text)
-		errs = append(errs, err, t.Close())
-	}
-	return errors.Join(errs...)
 }

@@ -1,0 +1,163 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/notify"
+)
+
+// The person's two answers, as buttons.
+var answers = []notify.Action{{Key: string(evidence.Keep), Label: "Keep"}, {Key: string(evidence.Remove), Label: "Remove & Restart…"}}
+
+// lookAgain is how often a question on the screen is compared with the state: it
+// may be answered elsewhere, or be withdrawn.
+const lookAgain = 2 * time.Second
+
+// ask shows a question where a person is: on the desktop of everybody who is logged
+// in, else on terminals. The first answer counts; it waits until there is one, or
+// until the question is gone.
+func (o *observer) ask(ctx context.Context, n evidence.Notice) {
+	d, err := o.opener()()
+	if err != nil {
+		return
+	}
+	switch d.Config.Policy.UIMode {
+	case "desktop":
+		if o.askSessions(ctx, n, notify.Sessions(filepath.Join(d.Store.Root(), "run/user"))) {
+			return
+		}
+		fallthrough
+	case "tty":
+		text := n.Text() + "\nKeep them: sealant evidence keep · Remove them all: sealant evidence remove"
+		if err := onTerminals(text); err != nil {
+			o.log.Warn("cannot show a question on terminals", "error", err)
+		}
+	}
+}
+
+// askSessions shows a question in every session, and does what is chosen first. It
+// reports whether any session could show it.
+func (o *observer) askSessions(ctx context.Context, n evidence.Notice, sessions []notify.Session) (shown bool) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	type reply struct {
+		session notify.Session
+		chosen  string
+		err     error
+	}
+	message := notify.Message{Summary: n.Name + " closes unexpectedly", Body: n.Text(), Actions: answers, Urgent: true}
+	replies := make(chan reply, len(sessions))
+	for _, s := range sessions {
+		go func() {
+			chosen, err := o.notifier.Show(ctx, s, message)
+			replies <- reply{s, chosen, err}
+		}()
+	}
+	look := time.NewTicker(lookAgain)
+	defer look.Stop()
+	answered := false
+	for left := len(sessions); left > 0; {
+		select {
+		case r := <-replies:
+			left--
+			if r.err != nil {
+				if ctx.Err() == nil {
+					o.log.Info("cannot show a question", "user", r.session.UID, "error", r.err)
+				}
+				continue
+			}
+			shown = true
+			if r.chosen != notify.Closed && !answered {
+				answered = true
+				o.chose(ctx, r.session, evidence.Answer(r.chosen))
+				stop()
+			}
+		case <-look.C:
+			if !o.waits(n) {
+				shown = true
+				stop()
+			}
+		}
+	}
+	return shown
+}
+
+// waits says whether a question still waits for its answer.
+func (o *observer) waits(n evidence.Notice) bool {
+	d, err := o.opener()()
+	if err != nil {
+		return true
+	}
+	p, err := d.prompts()
+	if err != nil {
+		return true
+	}
+	now, ok := p.Pending()
+	return ok && now.Release == n.Release && now.Time.Equal(n.Time)
+}
+
+// chose does what a person in a session has chosen, as far as that person may.
+func (o *observer) chose(ctx context.Context, s notify.Session, a evidence.Answer) {
+	ctx = context.WithoutCancel(ctx) // the question goes away now, what it started goes on
+	d, err := o.opener()()
+	if err != nil {
+		o.log.Warn("cannot do what was chosen", "error", err)
+		return
+	}
+	events := logged(o.log, "evidence")
+	if a == evidence.Remove {
+		told := notify.Message{Summary: "Restart to finish", Body: "All security improvements are removed at the next restart. It takes no longer than a normal restart."}
+		err := d.mayRemoveAsUser(s.UID)
+		if err == nil {
+			_, err = d.Remove(ctx, RemoveOptions{}, User(s.UID), events)
+		}
+		if err != nil {
+			told = notify.Message{Summary: "Nothing was removed", Body: upper(err.Error()) + ". An administrator can: sudo sealant evidence remove"}
+		}
+		o.asking.Go(func() { _, _ = o.notifier.Show(ctx, s, told) })
+		if err != nil {
+			return // the question goes on waiting for somebody who may
+		}
+	}
+	if _, err := d.Answer(ctx, AnswerOptions{Answer: a}, User(s.UID), events); err != nil {
+		o.log.Warn("cannot take the answer", "error", err)
+	}
+}
+
+// upper begins a sentence.
+func upper(s string) string {
+	if s != "" && s[0] >= 'a' && s[0] <= 'z' {
+		return string(s[0]-'a'+'A') + s[1:]
+	}
+	return s
+}
+
+// onTerminals writes a message to every terminal whose user takes messages
+// (mesg y), as wall does.
+func onTerminals(text string) error {
+	terminals, err := filepath.Glob("/dev/pts/[0-9]*")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range terminals {
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode()&os.ModeCharDevice == 0 || fi.Mode().Perm()&0o020 == 0 {
+			continue
+		}
+		t, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			continue // gone, or not to be written to
+		}
+		_, err = fmt.Fprintf(t, "\r\n%s\r\n", text)
+		errs = append(errs, err, t.Close())
+	}
+	return errors.Join(errs...)
+}
