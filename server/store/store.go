@@ -23,9 +23,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -44,6 +46,7 @@ type DB struct {
 	read     *sql.DB
 	write    *sql.DB // SQLite: one connection, so that writers queue here and not in the file
 	postgres bool
+	path     string // of the SQLite file
 	recorder *recorder
 }
 
@@ -102,7 +105,7 @@ func connectSQLite(path string) (*DB, error) {
 	n := max(4, 2*runtime.GOMAXPROCS(0))
 	read.SetMaxOpenConns(n)
 	read.SetMaxIdleConns(n)
-	return &DB{read: read, write: write}, nil
+	return &DB{read: read, write: write, path: path}, nil
 }
 
 func (db *DB) migrate(ctx context.Context) error {
@@ -119,6 +122,12 @@ func (db *DB) migrate(ctx context.Context) error {
 			return err
 		}
 		opts = append(opts, goose.WithSessionLocker(locker))
+	} else {
+		unlock, err := lockMigration(ctx, db.path)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	provider, err := goose.NewProvider(dialect, db.write, files, opts...)
 	if err != nil {
@@ -133,6 +142,32 @@ func (db *DB) migrate(ctx context.Context) error {
 	}
 	_, err = provider.Up(ctx)
 	return err
+}
+
+// lockMigration keeps other processes from bringing the tables of one SQLite
+// file up to date at the same time. The lock is on a file beside it: SQLite's
+// own locks on a file end when any descriptor of that file is closed.
+func lockMigration(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path+".migration", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			f.Close()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Close waits for tickets that are being recorded and closes the database.

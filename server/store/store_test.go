@@ -496,3 +496,24 @@ func TestOpenRefusesNonsense(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenAtOnce: several processes open a new database in the same moment.
+func TestOpenAtOnce(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fleet.db")
+	errs := make(chan error)
+	const openers = 8
+	for range openers {
+		go func() {
+			db, err := store.Open(context.Background(), name)
+			if err == nil {
+				err = db.Close()
+			}
+			errs <- err
+		}()
+	}
+	for range openers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
