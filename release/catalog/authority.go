@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -111,7 +110,7 @@ func (r *Repository) Role(name string) (Role, error) {
 		if err != nil {
 			return Role{}, fmt.Errorf("role %s: key %.8s: %w", name, id, err)
 		}
-		role.Keys = append(role.Keys, pub.(crypto.PublicKey))
+		role.Keys = append(role.Keys, pub)
 	}
 	return role, nil
 }

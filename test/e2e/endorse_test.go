@@ -29,6 +29,7 @@ import (
 // openTPM opens a machine's TPM as a thief would who is root there.
 func (m *machine) openTPM() transport.TPMCloser {
 	m.t.Helper()
+	//lint:ignore SA1019 it opens the socket of a software TPM as well as a device
 	t, err := transport.OpenTPM(m.open().Store.TPMPath())
 	m.v.must(err)
 	m.t.Cleanup(func() { t.Close() })
