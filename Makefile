@@ -55,6 +55,7 @@ test-all: test
 bench: root build
 	@test/need $$(cat test/packages)
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+	$(MAKE) bench-patch
 
 bench-patch: root build
 	@test/need bsdiff xdelta3 zstd time $$(cat test/packages)
