@@ -38,6 +38,7 @@ demo: root build
 
 demo-openssl: root build
 	@test/need util-linux openssl
+	@apt-cache madison libssl3 | grep -q . || apt-get update -qq
 	@$(BIN)/sealant-lab demo --story openssl
 
 test: root build
