@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -159,7 +158,7 @@ const maxRoot = 1 << 20
 
 // catalog opens the catalog as it was last verified; it asks nobody.
 func (d *Device) catalog() (*catalog.Client, error) {
-	root, err := readLimited(d.Store.CatalogRootPath(), maxRoot)
+	root, err := store.ReadFile(d.Store.CatalogRootPath(), maxRoot)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the catalog's pinned root: %w", err)
 	}
@@ -214,17 +213,4 @@ func built() time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return data, err
 }

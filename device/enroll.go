@@ -90,7 +90,7 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 	if err != nil {
 		return fail(fmt.Errorf("cannot enrol: %w", err))
 	}
-	if _, err := readLimited(d.Store.CatalogRootPath(), maxRoot); err != nil {
+	if _, err := store.ReadFile(d.Store.CatalogRootPath(), maxRoot); err != nil {
 		return fail(fmt.Errorf("cannot enrol: the catalog's root is not in the operating system: %w", err))
 	}
 	if o.DryRun {

@@ -38,7 +38,7 @@ type logSeen struct {
 // logKey is the key of the public log that the operating system pins; nil if it
 // pins none.
 func (d *Device) logKey() (note.Verifier, error) {
-	file, err := readLimited(d.Store.LogKeyPath(), setlog.MaxKey)
+	file, err := store.ReadFile(d.Store.LogKeyPath(), setlog.MaxKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

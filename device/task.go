@@ -398,7 +398,7 @@ func decodeTicket(text string) ([]byte, error) {
 
 // ticketRoot is the root of tickets that the operating system pins.
 func (d *Device) ticketRoot() (*x509.Certificate, error) {
-	text, err := readLimited(d.Store.TicketRootPath(), 64<<10)
+	text, err := store.ReadFile(d.Store.TicketRootPath(), 64<<10)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the root certificate of tickets: %w", err)
 	}

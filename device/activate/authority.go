@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"sync"
 
@@ -32,24 +30,11 @@ type authority struct {
 
 // ReadBaseline reads what the OS update says of its own cryptexes.
 func ReadBaseline(st *store.Store) (release.Baseline, error) {
-	data, err := readLimited(st.BaselinePath(), release.MaxBaseline)
+	data, err := store.ReadFile(st.BaselinePath(), release.MaxBaseline)
 	if err != nil {
 		return release.Baseline{}, fmt.Errorf("cannot read the baseline: %w", err)
 	}
 	return release.ParseBaseline(data)
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return data, err
 }
 
 // readAuthority reads all that a ticket is compared with. The device's id is
@@ -57,7 +42,7 @@ func readLimited(path string, limit int64) ([]byte, error) {
 // which tickets are this device's.
 func readAuthority(st *store.Store, baseline release.Baseline) (*authority, error) {
 	a := &authority{baseline: baseline, digest: baseline.Digest()}
-	text, err := readLimited(st.TicketRootPath(), maxCertificate)
+	text, err := store.ReadFile(st.TicketRootPath(), maxCertificate)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the root certificate for tickets: %w", err)
 	}

@@ -124,7 +124,7 @@ func (r *Record) write(st *store.Store) error {
 // ReadRecord reads what the last boot chose. The error is os.ErrNotExist when
 // sealant-boot has not run.
 func ReadRecord(st *store.Store) (Record, error) {
-	data, err := readLimited(st.BootRecordPath(), maxRecord)
+	data, err := store.ReadFile(st.BootRecordPath(), maxRecord)
 	if err != nil {
 		return Record{}, fmt.Errorf("cannot read the boot record: %w", err)
 	}
