@@ -9,6 +9,7 @@ import (
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 )
 
 // Confirmed is what the device made of its last boot.
@@ -94,7 +95,7 @@ func (d *Device) giveUp(ctx context.Context, next store.Set, r activate.Refusal,
 	}
 	c := newChange("give-up", Auto, "boot-failed", next.Release,
 		final(task(taskUnstage, "was", next.ID)), task(taskDiscard),
-		task(taskRecord, "event", "boot-failed", "text", clean(r.Text)), task(taskTidy))
+		task(taskRecord, "event", "boot-failed", "text", upstream.Clean(r.Text)), task(taskTidy))
 	if !next.IsBaseline() {
 		c.Tasks = append(c.Tasks[:1:1], append([]change.Task{holdTask(next, scopeOnly, "boot-failed")}, c.Tasks[1:]...)...)
 	}

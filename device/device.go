@@ -30,6 +30,7 @@ import (
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -62,7 +63,7 @@ func Open(root string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Store: s, Config: c, Client: newClient(), Now: time.Now, Rand: rand.Reader}, nil
+	return &Device{Store: s, Config: c, Client: upstream.NewClient(), Now: time.Now, Rand: rand.Reader}, nil
 }
 
 // Event is a moment of a journey, for whoever watches.
@@ -153,6 +154,29 @@ func (d *Device) server() string {
 	return strings.TrimSuffix(e.Server, "/")
 }
 
+// upstream is this device's server.
+func (d *Device) upstream() (*upstream.Server, error) {
+	url := d.server()
+	if url == "" {
+		return nil, fault.New(fault.Unreachable, "cannot ask the server: none is configured").
+			Hint("set server.url in %s/agent.toml", d.Store.ConfigDir())
+	}
+	return d.upstreamAt(url), nil
+}
+
+func (d *Device) upstreamAt(url string) *upstream.Server {
+	return &upstream.Server{Base: url, Mirrors: d.Config.Agent.Mirrors, Client: d.Client, Key: d.key, Now: d.Now}
+}
+
+// fetcher is where the catalog's files come from, nil if no server is known.
+func (d *Device) fetcher() catalog.Fetcher {
+	s, err := d.upstream()
+	if err != nil {
+		return nil
+	}
+	return s.Fetcher()
+}
+
 // maxRoot bounds the pinned root metadata's file, in bytes.
 const maxRoot = 1 << 20
 
@@ -169,16 +193,15 @@ func (d *Device) catalog() (*catalog.Client, error) {
 
 // refreshed opens the catalog and brings it up to date.
 func (d *Device) refreshed(ctx context.Context) (*catalog.Client, error) {
-	if d.server() == "" {
-		return nil, fault.New(fault.Unreachable, "cannot ask for news: no server is configured").
-			Hint("set server.url in %s/agent.toml", d.Store.ConfigDir())
+	if _, err := d.upstream(); err != nil {
+		return nil, err
 	}
 	c, err := d.catalog()
 	if err != nil {
 		return nil, err
 	}
 	if err := c.Refresh(ctx); err != nil {
-		return nil, d.blameClock(c, explain(err))
+		return nil, d.blameClock(c, upstream.Explain(err))
 	}
 	return c, nil
 }

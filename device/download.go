@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -81,7 +82,7 @@ func (d *Device) fill(ctx context.Context, c *catalog.Client, t catalog.Target, 
 		case err != nil:
 			kind := fault.KindOf(err)
 			if have == before || try == downloadTries || ctx.Err() != nil || kind != fault.Unreachable && kind != fault.Busy {
-				return explain(err)
+				return upstream.Explain(err)
 			}
 		}
 	}

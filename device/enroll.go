@@ -201,7 +201,7 @@ func (d *Device) announce(ctx context.Context, server, token string, b release.B
 		}
 	}
 	var answer enrollAnswer
-	if err := d.postTo(ctx, server, "/v1/enroll", request, &answer); err != nil {
+	if err := d.upstreamAt(server).Post(ctx, "/v1/enroll", request, &answer); err != nil {
 		return none, nil, err
 	}
 	if answer.Device != id.Hex() {

@@ -9,6 +9,7 @@ import (
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -176,7 +177,7 @@ func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client,
 	if c.Undoing { // nothing came of it, but that it was tried is told
 		rerr := d.Store.Append(store.Record{
 			Time: d.Now(), Event: c.Journey + "-failed", Release: c.Release, Reason: fault.KindOf(err).String(),
-			Actor: c.Actor, Text: clean(err.Error()), Change: c.ID,
+			Actor: c.Actor, Text: upstream.Clean(err.Error()), Change: c.ID,
 		})
 		if rerr != nil && !noSpace(rerr) {
 			return fmt.Errorf("%w (and %w)", err, rerr)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
@@ -145,7 +146,7 @@ func (d *Device) fetchLog(ctx context.Context, path string, limit int64) ([]byte
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, explain(fault.New(fault.Unreachable, "cannot reach the public log: %w", err))
+		return nil, upstream.Explain(fault.New(fault.Unreachable, "cannot reach the public log: %w", err))
 	}
 	defer resp.Body.Close()
 	switch {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/trust/identity"
 	"github.com/sealant-os/sealant/trust/ticket"
 	"github.com/sealant-os/sealant/trust/tpm"
@@ -199,7 +200,7 @@ func (d *Device) startOver(t transport.TPM, why error, report Report) error {
 		return err
 	}
 	err := d.Store.Append(store.Record{
-		Time: d.Now(), Event: "started-over", Set: d.Store.SlotID(store.Base), Reason: "old-state", Actor: string(Auto), Text: clean(why.Error()),
+		Time: d.Now(), Event: "started-over", Set: d.Store.SlotID(store.Base), Reason: "old-state", Actor: string(Auto), Text: upstream.Clean(why.Error()),
 	})
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (d *Device) proveTPM(ctx context.Context, server string) (challenge string,
 		return fail(err)
 	}
 	var c challengeAnswer
-	if err := d.postTo(ctx, server, "/v1/enroll/challenge", challengeRequest{k.PublicArea, ek.Area}, &c); err != nil {
+	if err := d.upstreamAt(server).Post(ctx, "/v1/enroll/challenge", challengeRequest{k.PublicArea, ek.Area}, &c); err != nil {
 		if id, bad := ek.ID(); bad == nil && fault.KindOf(err) == fault.Refused {
 			return "", nil, fault.New(fault.Refused, "cannot enrol by the TPM: %w", err).
 				Hint("the operator adds it (sealsrv enroll ek add %s) or makes a token", hex.EncodeToString(id[:]))

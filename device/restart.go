@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -61,7 +62,7 @@ func (d *Device) Restart(ctx context.Context, o RestartOptions, report Report) (
 	}
 	cmd := exec.CommandContext(ctx, res.Command[0], res.Command[1:]...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return res, fault.New(fault.Failed, "cannot restart by %q: %w (%s)", strings.Join(res.Command, " "), err, clean(string(out)))
+		return res, fault.New(fault.Failed, "cannot restart by %q: %w (%s)", strings.Join(res.Command, " "), err, upstream.Clean(string(out)))
 	}
 	return res, nil
 }

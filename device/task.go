@@ -382,7 +382,11 @@ func (d *Device) ticket(ctx context.Context, b release.Baseline, rel string, non
 		req.Nonce = hex.EncodeToString(nonce[:])
 	}
 	var answer ticketAnswer
-	if err := d.post(ctx, "/v1/tickets", req, &answer); err != nil {
+	server, err := d.upstream()
+	if err != nil {
+		return nil, err
+	}
+	if err := server.Post(ctx, "/v1/tickets", req, &answer); err != nil {
 		return nil, err
 	}
 	return decodeTicket(answer.Ticket)

@@ -1,8 +1,13 @@
-package device
+// Package upstream is how a device talks to its server: documents signed with
+// the device's key, files that mirrors may have too, and what the server's
+// refusals mean to a person. Nothing that it returns is believed because it came
+// from there; what is signed is verified by those who asked.
+package upstream
 
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,8 +31,8 @@ const (
 	maxRetryAfter = 20 * time.Second
 )
 
-// newClient is the HTTP client for everything that goes to the server.
-func newClient() *http.Client {
+// NewClient is the HTTP client for everything that goes to the server.
+func NewClient() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
@@ -46,16 +51,21 @@ func newClient() *http.Client {
 	}
 }
 
-// fetcher asks mirrors for the catalog's big files before the server.
+// Server is one server as one device sees it.
+type Server struct {
+	Base    string   // its URL, without a slash at the end
+	Mirrors []string // URLs that have the catalog's big files too, asked first
+	Client  *http.Client
+	Key     func() (crypto.Signer, error) // the device's key, which signs requests
+	Now     func() time.Time              // the machine's clock
+}
+
+// Fetcher asks mirrors for the catalog's big files before the server.
 // Metadata always comes from the server: a mirror may lag behind.
-func (d *Device) fetcher() catalog.Fetcher {
-	server := d.server()
-	if server == "" {
-		return nil
-	}
-	f := mirrors{server: &catalog.HTTP{Base: server + "/tuf", Client: d.Client}}
-	for _, m := range d.Config.Agent.Mirrors {
-		f.mirrors = append(f.mirrors, &catalog.HTTP{Base: m, Client: d.Client})
+func (s *Server) Fetcher() catalog.Fetcher {
+	f := mirrors{server: &catalog.HTTP{Base: s.Base + "/tuf", Client: s.Client}}
+	for _, m := range s.Mirrors {
+		f.mirrors = append(f.mirrors, &catalog.HTTP{Base: m, Client: s.Client})
 	}
 	return f
 }
@@ -84,25 +94,16 @@ type problem struct {
 	Code   string `json:"code"`
 }
 
-// post sends a JSON document to the server, signed by the device's key, and
+// Post sends a JSON document to the server, signed by the device's key, and
 // decodes the answer. A busy server is asked again, a few times, each time
 // with a fresh signature.
-func (d *Device) post(ctx context.Context, path string, in, out any) error {
-	server := d.server()
-	if server == "" {
-		return fault.New(fault.Unreachable, "cannot ask the server: none is configured").
-			Hint("set server.url in %s/agent.toml", d.Store.ConfigDir())
-	}
-	return d.postTo(ctx, server, path, in, out)
-}
-
-func (d *Device) postTo(ctx context.Context, server, path string, in, out any) error {
+func (s *Server) Post(ctx context.Context, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		after, err := d.postOnce(ctx, server, path, body, out)
+		after, err := s.postOnce(ctx, path, body, out)
 		if err == nil || fault.KindOf(err) != fault.Busy || attempt == maxAttempts {
 			return err
 		}
@@ -115,30 +116,30 @@ func (d *Device) postTo(ctx context.Context, server, path string, in, out any) e
 }
 
 // postOnce also returns how long a busy server asks to be left alone.
-func (d *Device) postOnce(ctx context.Context, server, path string, body []byte, out any) (time.Duration, error) {
-	key, err := d.key()
+func (s *Server) postOnce(ctx context.Context, path string, body []byte, out any) (time.Duration, error) {
+	key, err := s.Key()
 	if err != nil {
 		return 0, err
 	}
-	sig, err := identity.SignRequest(key, http.MethodPost, path, body, d.Now())
+	sig, err := identity.SignRequest(key, http.MethodPost, path, body, s.Now())
 	if err != nil {
 		return 0, fmt.Errorf("cannot sign the request: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Base+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, fault.New(fault.Usage, "cannot ask %s: %w", server, err)
+		return 0, fault.New(fault.Usage, "cannot ask %s: %w", s.Base, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "sealant/1")
 	req.Header.Set(identity.DeviceHeader, sig.Device)
 	req.Header.Set(identity.DateHeader, sig.Date)
 	req.Header.Set(identity.SignatureHeader, sig.Signature)
-	resp, err := d.Client.Do(req)
+	resp, err := s.Client.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		return 0, explain(fault.New(fault.Unreachable, "cannot ask the server: %w", err))
+		return 0, Explain(fault.New(fault.Unreachable, "cannot ask the server: %w", err))
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -147,18 +148,18 @@ func (d *Device) postOnce(ctx context.Context, server, path string, body []byte,
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
 		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-		return time.Duration(seconds) * time.Second, d.refusal(resp, data)
+		return time.Duration(seconds) * time.Second, s.refusal(resp, data)
 	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return 0, fault.New(fault.Unreachable, "cannot understand the server's answer: %w", err).
-			Hint("is %s a Sealant server?", server)
+			Hint("is %s a Sealant server?", s.Base)
 	}
 	return 0, nil
 }
 
 // refusal turns the server's no into the failure it is. The words tell apart:
 // busy, refused, not in the ring yet, unknown device, recalled, clock wrong.
-func (d *Device) refusal(resp *http.Response, data []byte) error {
+func (s *Server) refusal(resp *http.Response, data []byte) error {
 	var p problem
 	if json.Unmarshal(data, &p) != nil {
 		p = problem{}
@@ -170,7 +171,7 @@ func (d *Device) refusal(resp *http.Response, data []byte) error {
 			http.StatusNotFound: "unknown-release",
 		}[resp.StatusCode]
 	}
-	detail := clean(p.Detail)
+	detail := Clean(p.Detail)
 	if detail == "" {
 		detail = resp.Status
 	}
@@ -187,7 +188,7 @@ func (d *Device) refusal(resp *http.Response, data []byte) error {
 		hint := "set this machine's clock"
 		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 			hint = fmt.Sprintf("set this machine's clock: it says %s, the server says %s",
-				d.Now().UTC().Format("2006-01-02 15:04Z"), date.UTC().Format("2006-01-02 15:04Z"))
+				s.Now().UTC().Format("2006-01-02 15:04Z"), date.UTC().Format("2006-01-02 15:04Z"))
 		}
 		return fault.New(fault.Refused, "the clock is wrong: %s", detail).Hint("%s", hint)
 	case "unknown-release":
@@ -208,12 +209,12 @@ func (d *Device) refusal(resp *http.Response, data []byte) error {
 	return fault.New(fault.Unreachable, "the server answered %s", resp.Status).Hint("is server.url right?")
 }
 
-// clean keeps what a server says from writing anything but one line of text
+// Clean keeps what a server says from writing anything but one line of text
 // on a terminal.
-func clean(s string) string {
+func Clean(text string) string {
 	const most = 300
-	out := make([]rune, 0, len(s))
-	for _, r := range s {
+	out := make([]rune, 0, len(text))
+	for _, r := range text {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			r = ' '
 		}
@@ -224,8 +225,8 @@ func clean(s string) string {
 	return string(out)
 }
 
-// explain tells "offline" from "the server is down".
-func explain(err error) error {
+// Explain tells "offline" from "the server is down".
+func Explain(err error) error {
 	if fault.KindOf(err) != fault.Unreachable {
 		return err
 	}
