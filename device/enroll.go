@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
@@ -145,7 +146,7 @@ func (d *Device) linkBase(ctx context.Context, b release.Baseline, report Report
 		if err := d.Store.LinkBase(store.Digest(c.Digest), c.Name); err != nil {
 			return err
 		}
-		if !d.intact(ctx, c.Digest) {
+		if !build.Intact(ctx, d.Store, c.Digest) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
@@ -170,7 +171,7 @@ func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client,
 	if err == nil {
 		return nil
 	}
-	if noSpace(err) {
+	if build.NoSpace(err) {
 		_, where, _ := d.Store.Free()
 		err = fault.New(fault.Failed, "%w (the file system of %s is full)", err, where).Hint("free some room there; nothing was changed")
 	}
@@ -179,7 +180,7 @@ func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client,
 			Time: d.Now(), Event: c.Journey + "-failed", Release: c.Release, Reason: fault.KindOf(err).String(),
 			Actor: c.Actor, Text: upstream.Clean(err.Error()), Change: c.ID,
 		})
-		if rerr != nil && !noSpace(rerr) {
+		if rerr != nil && !build.NoSpace(rerr) {
 			return fmt.Errorf("%w (and %w)", err, rerr)
 		}
 	}

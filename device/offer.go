@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -99,7 +100,7 @@ func (d *Device) needs(m release.Manifest) (download, room int64) {
 				p.Close()
 				continue
 			}
-			download += d.missing(f)
+			download += build.Missing(d.Store, f)
 		}
 		if !d.Store.HasImage(store.Digest(c.To.Digest)) {
 			room += c.To.Size

@@ -2,8 +2,6 @@ package device
 
 import (
 	"context"
-	"errors"
-	"os"
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/change"
@@ -151,55 +149,6 @@ func (d *Device) restoreTasks(m release.Manifest) []change.Task {
 		tasks = append(tasks, task(taskRestore, "release", m.ID, "cryptex", c.Name))
 	}
 	return tasks
-}
-
-// restore applies the antipatch of one cryptex and compares the result with
-// the baseline. With the operating system's own image intact the result is
-// only a proof, and is thrown away; with no room even for that, the intact
-// image is enough. If that image is damaged, the result takes its place.
-func (d *Device) restore(ctx context.Context, rel string, c release.Change, report Report) error {
-	intact := d.intact(ctx, c.From.Digest)
-	dst, err := d.scratch(c.From, intact)
-	if err != nil {
-		if intact && errors.Is(err, store.ErrNoRoom) {
-			report.note("antipatch "+c.Name, "no room to apply the antipatch; the baseline's own image was read and is intact")
-			return nil
-		}
-		return err
-	}
-	defer dst.Close()
-	err = d.reverse(ctx, rel, c, dst.File, report)
-	switch {
-	case err == nil && !intact:
-		return dst.Commit()
-	case err == nil || ctx.Err() != nil:
-		return ctx.Err()
-	case intact:
-		// The proof failed, but the way back doesn't need it.
-		report.warn("antipatch "+c.Name, "the antipatch can't be applied (%v); the baseline's own image was read and is intact", err)
-		return nil
-	}
-	return fault.New(fault.Seal, "cannot restore %s: its baseline image is damaged and the antipatch can't be applied: %w", c.Name, err).
-		Hint("reinstall the operating system's image %s", d.Store.BaseImagePath(c.Name))
-}
-
-func (d *Device) reverse(ctx context.Context, rel string, c release.Change, dst *os.File, report Report) error {
-	p, err := d.openPatch(rel, c.Name, store.Antipatch, c.Antipatch)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	want := release.File{Digest: c.From.Digest, Size: c.From.Size}
-	return d.patched(ctx, dst, c.To.Digest, p, want, report.progress("antipatch "+c.Name))
-}
-
-// scratch makes a file for a baseline's image: one that can stay if the image
-// is needed, else one for a proof only.
-func (d *Device) scratch(from release.State, proof bool) (*store.Pending, error) {
-	if proof {
-		return d.Store.Scratch(from.Size + scratchRoom)
-	}
-	return d.Store.NewImage(store.Digest(from.Digest))
 }
 
 // cancelRemoval takes a staged removal back, as long as nothing was restarted.

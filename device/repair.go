@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/release"
@@ -16,7 +17,7 @@ import (
 func (d *Device) repair(ctx context.Context, cat *catalog.Client, set store.Set, m release.Manifest, res *Installed, actor Actor, report Report) error {
 	var tasks []change.Task
 	for _, c := range m.Cryptexes {
-		if d.intact(ctx, c.To.Digest) {
+		if build.Intact(ctx, d.Store, c.To.Digest) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/sealant-os/sealant/device/store"
-	"github.com/sealant-os/sealant/image"
-	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -101,14 +99,4 @@ func (d *Device) manifest(rel string) (release.Manifest, error) {
 		err = fmt.Errorf("the manifest kept for %s is of %s", rel, m.ID)
 	}
 	return m, err
-}
-
-// sealOf checks that an image, as its own footer describes it, is the one that
-// the release names. Its bytes are not read.
-func sealOf(c *image.Cryptex, want release.Image) error {
-	if c.Name != want.Name || uint8(c.Subtype) != uint8(want.Subtype) || c.Seal.Root != want.Seal.Root ||
-		c.Seal.Salt != want.Seal.Salt || int64(c.Seal.DataBlocks) != want.Seal.DataBlocks || release.Digest(c.TrustCacheDigest) != want.TrustCache {
-		return fault.New(fault.Seal, "cannot use the image of %s: its seal is not that of the release", want.Name)
-	}
-	return nil
 }

@@ -6,10 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"syscall"
 
+	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -47,6 +46,17 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 	do := func(f func(ctx context.Context, c *change.Change, a args) error) change.Step {
 		return change.Step{Do: f}
 	}
+	b := d.builder(cat, report)
+	// with hands a release's change of one cryptex to one step of building it.
+	with := func(f func(ctx context.Context, rel string, c release.Change) error) func(context.Context, *change.Change, args) error {
+		return func(ctx context.Context, _ *change.Change, a args) error {
+			c, err := d.changeOf(a["release"], a["cryptex"])
+			if err != nil {
+				return err
+			}
+			return f(ctx, a["release"], c)
+		}
+	}
 	return change.Steps{
 		taskManifest: {
 			Do: func(ctx context.Context, c *change.Change, a args) error {
@@ -72,16 +82,14 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 		},
 		// What was downloaded stays: the next attempt takes it up.
 		taskFetch: do(func(ctx context.Context, _ *change.Change, a args) error {
-			return d.fetch(ctx, cat, a["release"], a["cryptex"], store.PatchKind(a["kind"]), report)
+			c, err := d.changeOf(a["release"], a["cryptex"])
+			if err != nil {
+				return err
+			}
+			return b.Fetch(ctx, a["release"], c, store.PatchKind(a["kind"]))
 		}),
 		taskBuild: {
-			Do: func(ctx context.Context, _ *change.Change, a args) error {
-				c, err := d.changeOf(a["release"], a["cryptex"])
-				if err != nil {
-					return err
-				}
-				return d.build(ctx, a["release"], c, cat, report)
-			},
+			Do: with(b.Build),
 			Undo: func(_ context.Context, _ *change.Change, a args) error {
 				c, err := d.changeOf(a["release"], a["cryptex"])
 				if err != nil {
@@ -90,13 +98,7 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 				return d.removeUnused(store.Digest(c.To.Digest))
 			},
 		},
-		taskProve: do(func(ctx context.Context, _ *change.Change, a args) error {
-			c, err := d.changeOf(a["release"], a["cryptex"])
-			if err != nil {
-				return err
-			}
-			return d.prove(ctx, a["release"], c, report)
-		}),
+		taskProve: do(with(b.Prove)),
 		taskTicket: {
 			Do: func(ctx context.Context, c *change.Change, a args) error {
 				id, err := d.authorise(ctx, a["release"], cat, report)
@@ -105,18 +107,18 @@ func (d *Device) tasks(cat *catalog.Client, report Report) change.Steps {
 			},
 			Undo: func(_ context.Context, c *change.Change, _ args) error { return d.dropSet(c.Vars["set"]) },
 		},
-		taskKeep: do(func(_ context.Context, _ *change.Change, a args) error { return d.keepPatches(a["release"]) }),
+		taskKeep: do(func(_ context.Context, _ *change.Change, a args) error {
+			m, err := d.manifest(a["release"])
+			if err != nil {
+				return err
+			}
+			return build.Keep(d.Store, m)
+		}),
 		taskPreroll: do(func(context.Context, *change.Change, args) error {
 			_, err := d.preroll()
 			return err
 		}),
-		taskRestore: do(func(ctx context.Context, _ *change.Change, a args) error {
-			c, err := d.changeOf(a["release"], a["cryptex"])
-			if err != nil {
-				return err
-			}
-			return d.restore(ctx, a["release"], c, report)
-		}),
+		taskRestore: do(with(b.Restore)),
 		taskStage: {
 			Do: func(_ context.Context, c *change.Change, a args) error {
 				id := a["set"]
@@ -249,6 +251,12 @@ func task(kind string, pairs ...string) change.Task {
 // final marks a task as the point of no return.
 func final(t change.Task) change.Task { t.Final = true; return t }
 
+// builder builds images with what the device has and the catalog offers, if
+// there is one.
+func (d *Device) builder(cat *catalog.Client, report Report) *build.Builder {
+	return &build.Builder{Store: d.Store, Catalog: cat, Progress: report.progress, Warn: report.warn, Note: report.note}
+}
+
 func (d *Device) changeOf(rel, cryptex string) (release.Change, error) {
 	m, err := d.manifest(rel)
 	if err != nil {
@@ -260,59 +268,6 @@ func (d *Device) changeOf(rel, cryptex string) (release.Change, error) {
 		}
 	}
 	return release.Change{}, fmt.Errorf("%s does not change %s", rel, cryptex)
-}
-
-func (d *Device) fetch(ctx context.Context, cat *catalog.Client, rel, cryptex string, kind store.PatchKind, report Report) error {
-	c, err := d.changeOf(rel, cryptex)
-	if err != nil {
-		return err
-	}
-	file := c.Patch
-	if kind == store.Antipatch {
-		file = c.Antipatch
-	}
-	if d.patchKept(ctx, rel, cryptex, kind, file) {
-		return nil
-	}
-	err = d.download(ctx, cat, release.PatchPath(file.Digest), file, report.progress("download "+cryptex+" "+string(kind)))
-	if kind == store.Patch && fault.KindOf(err) == fault.Seal {
-		// Building then asks for the whole image. There is no such way around
-		// an antipatch: without it the improvement could not be removed.
-		report.warn("download "+cryptex, "%v", err)
-		return nil
-	}
-	return err
-}
-
-// patchKept says whether a patch is kept and has its digest.
-func (d *Device) patchKept(ctx context.Context, rel, cryptex string, kind store.PatchKind, file release.File) bool {
-	f, err := d.Store.OpenPatch(rel, cryptex, kind)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	got, err := digestOf(ctx, f)
-	return err == nil && got == file.Digest
-}
-
-// keepPatches moves what was downloaded to the patches. It is idempotent: what
-// was moved already isn't among the downloads any more.
-func (d *Device) keepPatches(rel string) error {
-	m, err := d.manifest(rel)
-	if err != nil {
-		return err
-	}
-	for _, c := range m.Cryptexes {
-		for kind, file := range map[store.PatchKind]release.File{store.Patch: c.Patch, store.Antipatch: c.Antipatch} {
-			if d.missing(file) != 0 {
-				continue
-			}
-			if err := d.Store.KeepPatch(rel, c.Name, kind, store.Digest(file.Digest)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // authorise asks the signing service for the ticket of a release's set, checks
@@ -473,9 +428,4 @@ func (d *Device) dropSet(id string) error {
 		}
 	}
 	return d.Store.RemoveSet(id)
-}
-
-// noSpace says whether a failure is a full disk.
-func noSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -1,4 +1,4 @@
-package device
+package build
 
 import (
 	"context"
@@ -19,25 +19,58 @@ import (
 // broke, as long as each time brings bytes.
 const downloadTries = 5
 
+// Fetch brings a release's patch or antipatch of one cryptex, unless it is kept.
+func (b *Builder) Fetch(ctx context.Context, rel string, c release.Change, kind store.PatchKind) error {
+	file := c.Patch
+	if kind == store.Antipatch {
+		file = c.Antipatch
+	}
+	if b.patchKept(ctx, rel, c.Name, kind, file) {
+		return nil
+	}
+	err := b.download(ctx, release.PatchPath(file.Digest), file, b.Progress("download "+c.Name+" "+string(kind)))
+	if kind == store.Patch && fault.KindOf(err) == fault.Seal {
+		// Building then asks for the whole image. There is no such way around
+		// an antipatch: without it the improvement could not be removed.
+		b.Warn("download "+c.Name, "%v", err)
+		return nil
+	}
+	return err
+}
+
+// patchKept says whether a patch is kept and has its digest.
+func (b *Builder) patchKept(ctx context.Context, rel, cryptex string, kind store.PatchKind, file release.File) bool {
+	f, err := b.Store.OpenPatch(rel, cryptex, kind)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	got, err := digestOf(ctx, f)
+	return err == nil && got == file.Digest
+}
+
 // download brings a file of the catalog into the store's downloads, taking up
 // what an earlier attempt left. It returns only when the file has its digest.
 // Wrong bytes are thrown away and asked for once more, from the start; then it
 // is a fault.Seal.
-func (d *Device) download(ctx context.Context, c *catalog.Client, path string, file release.File, progress func(done, total int64)) error {
-	t, err := c.Locate(path)
+func (b *Builder) download(ctx context.Context, path string, file release.File, progress func(done, total int64)) error {
+	if b.Catalog == nil {
+		return fault.New(fault.Unreachable, "cannot download %s: the catalog can't be opened", path)
+	}
+	t, err := b.Catalog.Locate(path)
 	if err != nil {
 		return fault.New(fault.Unreachable, "cannot download: %w", err)
 	}
 	if t.Length != file.Size {
 		return fault.New(fault.Seal, "cannot download %s: the catalog says %d bytes, the release says %d", path, t.Length, file.Size)
 	}
-	f, err := d.Store.OpenDownload(store.Digest(file.Digest))
+	f, err := b.Store.OpenDownload(store.Digest(file.Digest))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	for attempt := range 2 {
-		if err := d.fill(ctx, c, t, f, progress); err != nil {
+		if err := b.fill(ctx, t, f, progress); err != nil {
 			return err
 		}
 		got, err := digestOf(ctx, f)
@@ -59,7 +92,7 @@ func (d *Device) download(ctx context.Context, c *catalog.Client, path string, f
 }
 
 // fill appends to f until it has all of t's bytes.
-func (d *Device) fill(ctx context.Context, c *catalog.Client, t catalog.Target, f *os.File, progress func(done, total int64)) error {
+func (b *Builder) fill(ctx context.Context, t catalog.Target, f *os.File, progress func(done, total int64)) error {
 	have, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -73,7 +106,7 @@ func (d *Device) fill(ctx context.Context, c *catalog.Client, t catalog.Target, 
 	progress(have, t.Length)
 	for try := 1; have < t.Length; try++ {
 		before := have
-		n, err := d.append(ctx, c, t, f, have, progress)
+		n, err := b.append(ctx, t, f, have, progress)
 		have += n
 		switch {
 		case err == nil && have == before:
@@ -89,8 +122,8 @@ func (d *Device) fill(ctx context.Context, c *catalog.Client, t catalog.Target, 
 	return nil
 }
 
-func (d *Device) append(ctx context.Context, c *catalog.Client, t catalog.Target, f *os.File, have int64, progress func(done, total int64)) (int64, error) {
-	r, err := c.Open(ctx, t, have)
+func (b *Builder) append(ctx context.Context, t catalog.Target, f *os.File, have int64, progress func(done, total int64)) (int64, error) {
+	r, err := b.Catalog.Open(ctx, t, have)
 	if err != nil {
 		return 0, err
 	}
@@ -151,11 +184,27 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// missing is how many of a file's bytes a download still lacks.
-func (d *Device) missing(file release.File) int64 {
-	fi, err := os.Stat(d.Store.DownloadPath(store.Digest(file.Digest)))
+// Missing is how many of a file's bytes a download still lacks.
+func Missing(s *store.Store, file release.File) int64 {
+	fi, err := os.Stat(s.DownloadPath(store.Digest(file.Digest)))
 	if errors.Is(err, os.ErrNotExist) || err != nil || fi.Size() > file.Size {
 		return file.Size
 	}
 	return file.Size - fi.Size()
+}
+
+// Keep moves a release's downloaded patches to where they stay. It is idempotent: what
+// was moved already isn't among the downloads any more.
+func Keep(s *store.Store, m release.Manifest) error {
+	for _, c := range m.Cryptexes {
+		for kind, file := range map[store.PatchKind]release.File{store.Patch: c.Patch, store.Antipatch: c.Antipatch} {
+			if Missing(s, file) != 0 {
+				continue
+			}
+			if err := s.KeepPatch(m.ID, c.Name, kind, store.Digest(file.Digest)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
