@@ -226,7 +226,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {
-		largest = max(largest, e.Memory(was.Tables.Of(e).Len()))
+		largest = max(largest, e.Scratch()+was.Tables.Of(e).Memory())
 	}
 	d.memory = max(largest, tableMemory)
 	for _, p := range d.parts {

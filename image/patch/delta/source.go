@@ -4,21 +4,39 @@ import (
 	"io"
 )
 
-// Source reads the old data through a window, so that memory stays small and
-// neighbouring reads cost nothing. Reading errors stick: the bytes read are
-// then zeros, and Err reports the error.
+// Source reads the old data through windows, so that memory stays small,
+// neighbouring reads cost nothing, and reading here and there costs little.
+// Reading errors stick: the bytes read are then zeros, and Err reports the
+// error.
 type Source struct {
 	r     io.ReaderAt
 	size  int64
 	whole bool
-	step  int64 // how much is read at a time, in bytes
+	shift uint // log2 of how much is read at a time, in bytes
 	buf   []byte
 	start int64 // offset of buf
+	slots [slots]slot
+	wide  []byte
 	err   error
 }
 
-// window is how much a Source reads at a time, in bytes.
-const window = 128 << 10
+// slot is a window that starts at a multiple of its size, and goes on a little
+// behind its end.
+type slot struct {
+	start int64
+	buf   []byte // nil: nothing was read yet
+}
+
+const (
+	slots   = 8
+	overlap = 4 << 10 // bytes behind a window's end; more than that is never cached
+
+	// window is how much is read at most in one piece, in bytes.
+	window = 128 << 10
+)
+
+// sourceMemory is what a Source and another take, in bytes.
+const sourceMemory = slots*(1<<16+1<<13+2*overlap) + window
 
 // SourceError is a failure to read the old data.
 type SourceError struct{ Err error }
@@ -29,20 +47,20 @@ func (e *SourceError) Error() string { return "cannot read the source: " + e.Err
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // NewSource returns a Source over the first size bytes of r.
-func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size, step: window} }
+func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size, shift: 16} }
 
 // MemorySource returns a Source over data that is in memory already.
 func MemorySource(data []byte) *Source {
 	return &Source{size: int64(len(data)), whole: true, buf: data}
 }
 
-// another is a Source of the same data with a small window of its own, for
+// another is a Source of the same data with small windows of its own, for
 // reading here and there.
 func (s *Source) another() *Source {
 	if s.whole {
 		return MemorySource(s.buf)
 	}
-	return &Source{r: s.r, size: s.size, step: 8 << 10}
+	return &Source{r: s.r, size: s.size, shift: 13}
 }
 
 // Size is the size of the old data in bytes.
@@ -57,7 +75,14 @@ func (s *Source) Bytes(off, n int64) []byte {
 	if rel := off - s.start; rel >= 0 && rel+n <= int64(len(s.buf)) {
 		return s.buf[rel : rel+n]
 	}
-	s.fill(off, n)
+	if n > overlap {
+		if s.wide == nil {
+			s.wide = make([]byte, window)
+		}
+		s.read(s.wide[:n], off)
+		return s.wide[:n]
+	}
+	s.turn(off)
 	return s.buf[off-s.start:][:n]
 }
 
@@ -69,32 +94,36 @@ func (s *Source) At(off int64) byte {
 	if off < 0 || off >= s.size || s.whole {
 		return 0
 	}
-	return s.Bytes(off, 1)[0]
+	s.turn(off)
+	return s.buf[off-s.start]
 }
 
-// fill moves the window so that it holds n bytes at off and, as data is mostly
-// read forwards, little before and much after them.
-func (s *Source) fill(off, n int64) {
-	if s.buf == nil {
-		s.buf = make([]byte, 0, s.step+4096)
+// turn makes buf the window that off is in.
+func (s *Source) turn(off int64) {
+	k := &s.slots[off>>s.shift%slots]
+	start := off >> s.shift << s.shift
+	if k.buf == nil || k.start != start {
+		n := min(1<<s.shift+overlap, s.size-start)
+		if int64(cap(k.buf)) < n {
+			k.buf = make([]byte, n, min(1<<s.shift+overlap, s.size))
+		}
+		k.start, k.buf = start, k.buf[:n]
+		s.read(k.buf, start)
 	}
-	s.start = max(off-off%4096-512, 0)
-	end := min(max(s.start+s.step, off+n), s.size)
-	s.buf = s.buf[:0]
-	if want := int(end - s.start); want > cap(s.buf) {
-		s.buf = make([]byte, want)
-	} else {
-		s.buf = s.buf[:want]
-	}
+	s.start, s.buf = k.start, k.buf
+}
+
+// read fills b from off on.
+func (s *Source) read(b []byte, off int64) {
 	if s.err != nil {
-		clear(s.buf)
+		clear(b)
 		return
 	}
-	if k, err := s.r.ReadAt(s.buf, s.start); err != nil && k < len(s.buf) {
+	if k, err := s.r.ReadAt(b, off); err != nil && k < len(b) {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		s.err = err
-		clear(s.buf)
+		clear(b)
 	}
 }

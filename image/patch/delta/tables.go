@@ -3,6 +3,7 @@ package delta
 import (
 	"runtime"
 	"sort"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -10,27 +11,35 @@ import (
 )
 
 // Tables holds the references of the old data's ELF files: those used last, as
-// many as fit into its memory.
+// many as fit into its memory. Several walks may use it at once.
 type Tables struct {
 	Elements []*elfref.Element
 	Extents  []elfref.Extent
 	read     func(b []byte, off int64) error
-	memory   []byte // the old data, if it is in memory
 	budget   int64
-	used     int64
-	loaded   map[*elfref.Element]*elfref.Table
-	recent   []*elfref.Element // oldest first
+
+	mu     sync.Mutex
+	used   int64
+	loaded map[*elfref.Element]*loading
+	recent []*elfref.Element // oldest first
+}
+
+// loading is a table that is being made, or has been.
+type loading struct {
+	once  sync.Once
+	table *elfref.Table
+	err   error
 }
 
 // NewTables reads files with read as they are needed, and keeps about budget
 // bytes of tables.
 func NewTables(elements []*elfref.Element, read func(b []byte, off int64) error, budget int64) *Tables {
-	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, loaded: map[*elfref.Element]*elfref.Table{}}
+	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, loaded: map[*elfref.Element]*loading{}}
 }
 
 // MemoryTables computes all tables of data in memory.
 func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
-	t := &Tables{Elements: elements, Extents: elfref.Extents(elements), memory: data, budget: 1 << 62, loaded: map[*elfref.Element]*elfref.Table{}}
+	t := &Tables{Elements: elements, Extents: elfref.Extents(elements), loaded: map[*elfref.Element]*loading{}}
 	tables := make([]*elfref.Table, len(elements))
 	group := errgroup.Group{}
 	group.SetLimit(runtime.GOMAXPROCS(0))
@@ -39,13 +48,14 @@ func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
 	}
 	_ = group.Wait()
 	for i, e := range elements {
-		t.loaded[e] = tables[i]
+		t.loaded[e] = &loading{table: tables[i]}
+		t.loaded[e].once.Do(func() {})
 	}
 	return t
 }
 
 // Of is the table of an element that MemoryTables has computed.
-func (t *Tables) Of(e *elfref.Element) *elfref.Table { return t.loaded[e] }
+func (t *Tables) Of(e *elfref.Element) *elfref.Table { return t.loaded[e].table }
 
 // within are the bytes of an element of data in memory.
 func within(e *elfref.Element, data []byte) []byte {
@@ -69,22 +79,34 @@ func (t *Tables) between(from, to int64) []elfref.Extent {
 
 // get computes an element's table, or finds it.
 func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
-	if table, ok := t.loaded[e]; ok {
-		return table, nil
+	t.mu.Lock()
+	l, ok := t.loaded[e]
+	if !ok {
+		l = &loading{}
+		t.loaded[e] = l
 	}
-	for len(t.recent) > 0 && t.used+2*e.Size > t.budget {
+	t.mu.Unlock()
+	l.once.Do(func() {
+		if l.table, l.err = e.Pack(t.read); l.err == nil {
+			t.keep(e, l.table.Memory())
+		}
+	})
+	if l.err != nil {
+		return nil, &SourceError{l.err}
+	}
+	return l.table, nil
+}
+
+// keep counts a new table, and forgets those that were made first.
+func (t *Tables) keep(e *elfref.Element, size int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.recent) > 0 && t.used+size > t.budget {
 		first := t.recent[0]
 		t.recent = t.recent[1:]
-		t.used -= first.Memory(t.loaded[first].Len())
+		t.used -= t.loaded[first].table.Memory()
 		delete(t.loaded, first)
 	}
-	data, err := e.Read(t.read)
-	if err != nil {
-		return nil, &SourceError{err}
-	}
-	table := e.Table(data)
-	t.loaded[e] = table
 	t.recent = append(t.recent, e)
-	t.used += e.Memory(table.Len())
-	return table, nil
+	t.used += size
 }

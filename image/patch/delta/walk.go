@@ -97,6 +97,7 @@ type walker struct {
 	runClass    int // how long the run is, in four classes
 	layout      *Layout
 	tables      *Tables
+	cursor      *elfref.Cursor // of the table that was used last
 	loads       []*elfref.Loads // of new elements, as far as they are known
 	differences differences
 	references  references
@@ -250,8 +251,12 @@ func (w *walker) run(r align.Run) error {
 		if err != nil {
 			return err
 		}
-		for i := t.From(max(o-e.From, 0) + e.Offset); i < t.Len(); i++ {
-			ref := t.At(i)
+		if w.cursor == nil || w.cursor.Table() != t {
+			w.cursor = t.Cursor(w.old)
+		}
+		c := w.cursor
+		for i := c.From(max(o-e.From, 0) + e.Offset); i < c.Len(); i++ {
+			ref := c.At(i)
 			if ref.Off+ref.Width > min(end, e.To) || ref.Off < e.From {
 				break
 			}
@@ -262,7 +267,7 @@ func (w *walker) run(r align.Run) error {
 			if err := w.plain(o, ref.Off-o); err != nil {
 				return err
 			}
-			if err := w.reference(&ref, t.Bytes()[ref.Offset:], at); err != nil {
+			if err := w.reference(&ref, c.Field(&ref), at); err != nil {
 				return err
 			}
 			o = ref.Off + ref.Width

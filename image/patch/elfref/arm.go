@@ -101,9 +101,9 @@ func lowBits(x uint32) (bits int64, scale uint, ok bool) {
 }
 
 // arm completes reference r, the instruction at rel, from its word.
-func (t *Table) arm(r *Ref, rel, extra int64) {
-	w := le.Uint32(t.data[rel:])
-	here, ok := t.e.Addr(r.Off)
+func (c *Cursor) arm(r *Ref, rel, extra int64) {
+	w := le.Uint32(c.bytes(rel, 4))
+	here, ok := c.t.e.Addr(r.Off)
 	var addr int64
 	switch {
 	case r.Class == LowBits:
@@ -113,12 +113,12 @@ func (t *Table) arm(r *Ref, rel, extra int64) {
 		}
 		low, scale, _ := lowBits(w)
 		r.Adjust = int64(scale)
-		addr = pageOf(le.Uint32(t.data[rel-4*extra:]), here-4*extra) + low
+		addr = pageOf(le.Uint32(c.bytes(rel-4*extra, 4)), here-4*extra) + low
 	case r.Class == Operand:
 		r.Kind = Page
 		addr = pageOf(w, here)
 		if extra > 0 {
-			low, _, _ := lowBits(le.Uint32(t.data[rel+4*extra:]))
+			low, _, _ := lowBits(le.Uint32(c.bytes(rel+4*extra, 4)))
 			addr += low
 		}
 	default:
@@ -126,7 +126,7 @@ func (t *Table) arm(r *Ref, rel, extra int64) {
 		addr, _ = ArmTarget(r.Kind, w, here)
 	}
 	if ok {
-		r.Target, _ = t.e.Place(addr)
+		r.Target, _ = c.t.e.Place(addr)
 	}
 }
 

@@ -1,11 +1,61 @@
 package elfref
 
-// bytes are a section's contents, nil if it has none within the file.
+// bytes are a section's contents, nil if it has none within the file. Where the
+// file is not in memory they are valid until the next call.
 func (c *collector) bytes(s *section) []byte {
-	if s.kind == 0 || s.kind == typeNobits || s.off+s.size > int64(len(c.data)) {
+	if s.kind == 0 || s.kind == typeNobits || s.off+s.size > c.Size {
 		return nil
 	}
-	return c.data[s.off : s.off+s.size]
+	return c.at(s.off, s.size)
+}
+
+// at are n bytes at an offset of the file, which has them; valid as those of
+// bytes.
+func (c *collector) at(off, n int64) []byte {
+	if c.read == nil {
+		return c.data[off : off+n]
+	}
+	if int64(cap(c.buf)) < n {
+		c.buf = nil
+		c.buf = make([]byte, n)
+	}
+	c.fill(c.buf[:n], off)
+	return c.buf[:n]
+}
+
+// nearby is how much is read around bytes that are looked at here and there.
+const nearby = 8 << 10
+
+// near are a few bytes at an offset of the file, which has them; valid until
+// the next call.
+func (c *collector) near(off, n int64) []byte {
+	if c.read == nil {
+		return c.data[off : off+n]
+	}
+	if off < c.nearAt || off+n > c.nearAt+int64(len(c.nearBuf)) {
+		size := min(nearby, c.Size-off)
+		if int64(cap(c.nearBuf)) < size {
+			c.nearBuf = make([]byte, nearby)
+		}
+		c.nearAt, c.nearBuf = off, c.nearBuf[:size]
+		c.fill(c.nearBuf, off)
+	}
+	return c.nearBuf[off-c.nearAt:][:n]
+}
+
+// fill reads from an offset of the file, across its pieces.
+func (c *collector) fill(b []byte, off int64) {
+	for rest := b; len(rest) > 0 && c.err == nil; {
+		k := int64(len(rest))
+		if c.Tail != 0 && off < c.Cut {
+			k = min(k, c.Cut-off)
+		}
+		c.err = c.read(rest[:k], c.Loads.At(off))
+		rest, off = rest[k:], off+k
+	}
+	if c.err != nil {
+		clear(b)
+	}
 }
 
 // named finds a section by its name.
@@ -31,17 +81,21 @@ func (c *collector) collect() {
 	c.golang()
 	for i := range c.sections {
 		s := &c.sections[i]
+		if !c.looked(s) {
+			continue
+		}
+		if s.flags&flagExec != 0 && !c.arm {
+			c.x86Code(s)
+			continue
+		}
 		d := c.bytes(s)
 		if len(d) == 0 {
 			continue
 		}
+		c.spill(strandLength)
 		switch {
 		case s.flags&flagExec != 0:
-			if c.arm {
-				c.armCode(s, d)
-			} else {
-				c.x86Code(s, d)
-			}
+			c.armCode(s, d)
 		case s.name == ".eh_frame":
 			c.frames(s, d)
 		case s.name == ".eh_frame_hdr":
@@ -81,6 +135,21 @@ func (c *collector) collect() {
 		}
 	}
 	c.jumpTables()
+}
+
+// looked says whether collect looks into a section.
+func (e *Element) looked(s *section) bool {
+	switch s.kind {
+	case 0, typeNobits:
+		return false
+	case typeRela, typeRelr, typeSymtab, typeDynsym, typeGNUHash, typeHash, typeDynamic, typeInitArray, typeFiniArray:
+		return true
+	}
+	switch s.name {
+	case ".eh_frame", ".eh_frame_hdr", ".gopclntab", ".data.rel.ro.gopclntab":
+		return true
+	}
+	return s.flags&flagExec != 0 || s.flags&flagAlloc != 0 && (!e.position || s.flags&flagWrite != 0)
 }
 
 // links says whether a section's link names a section.

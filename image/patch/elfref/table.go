@@ -1,6 +1,9 @@
 package elfref
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Kind is how a field's value follows from its target.
 type Kind uint8
@@ -115,23 +118,117 @@ type Ref struct {
 	Width  int64
 }
 
-// Table holds the references of one element, 8 bytes each, in the order of
-// their offsets, without overlaps.
+// Table holds the references of one element, in the order of their offsets,
+// without overlaps. It is in one of two forms: with the file and all records in
+// memory, for encoders, or packed, for decoders. Cursors read both.
 type Table struct {
-	e    *Element
-	data []byte   // of the file
-	recs []uint64 // offset in the file (32 bits), class (8), extra (24)
+	e      *Element
+	data   []byte   // of the file; nil if packed
+	recs   []uint64 // offset in the file (32 bits), class (8), extra (24)
+	packed *packed
 }
 
-// Memory is what a table of n references takes for an element, in bytes, while
-// it is made too.
-func (e *Element) Memory(n int) int64 { return e.Size + 16*int64(n) }
+// Source gives bytes of the data that holds the element's file; they are valid
+// until the next call.
+type Source interface{ Bytes(off, n int64) []byte }
+
+// Cursor reads the references of a table. Several may read one table at once.
+type Cursor struct {
+	t    *Table
+	src  Source
+	buf  [2][blockLength]uint64 // unpacked blocks
+	have [2]int                 // which they are, -1 for none
+	used int                    // which of them was used last
+}
+
+// Cursor reads the table; src is not needed where the file is in memory.
+func (t *Table) Cursor(src Source) *Cursor { return &Cursor{t: t, src: src, have: [2]int{-1, -1}} }
+
+// Table is the table that the cursor reads.
+func (c *Cursor) Table() *Table { return c.t }
+
+// Memory is what keeping a packed table takes, in bytes.
+func (t *Table) Memory() int64 {
+	if t.packed == nil {
+		var p packed
+		for _, rec := range t.recs {
+			p.add(rec)
+		}
+		return p.memory()
+	}
+	return t.packed.memory()
+}
+
+// Scratch is what making a packed table takes besides, in bytes: the largest
+// part of the file that is looked at in one piece, and what is not yet packed.
+func (e *Element) Scratch() int64 {
+	most := int64(0)
+	for i := range e.sections {
+		s := &e.sections[i]
+		switch {
+		case !e.looked(s) || s.off+s.size > e.Size:
+		case s.flags&flagExec != 0 && !e.arm:
+			most = max(most, min(s.size, codeWindow))
+		default:
+			most = max(most, s.size)
+		}
+	}
+	return most
+}
 
 // Len is the number of references.
-func (t *Table) Len() int { return len(t.recs) }
+func (t *Table) Len() int {
+	if t.packed != nil {
+		return t.packed.n
+	}
+	return len(t.recs)
+}
 
-// Bytes is the file.
-func (t *Table) Bytes() []byte { return t.data }
+// Len is the number of references.
+func (c *Cursor) Len() int { return c.t.Len() }
+
+// rec is record i.
+func (c *Cursor) rec(i int) uint64 {
+	if c.t.packed == nil {
+		return c.t.recs[i]
+	}
+	k := i / blockLength
+	if c.have[c.used] != k {
+		c.used ^= 1
+		if c.have[c.used] != k {
+			c.t.packed.unpack(k, &c.buf[c.used])
+			c.have[c.used] = k
+		}
+	}
+	return c.buf[c.used][i%blockLength]
+}
+
+// From is the first reference at or after an offset of the file.
+func (c *Cursor) From(off int64) int {
+	want := uint64(max(off, 0)) << 32
+	p := c.t.packed
+	if p == nil {
+		i, _ := slices.BinarySearch(c.t.recs, want)
+		return i
+	}
+	k, _ := slices.BinarySearchFunc(p.blocks, want, func(b block, want uint64) int { return cmp.Compare(b.first, want) })
+	i := max(k-1, 0) * blockLength
+	for i < p.n && c.rec(i) < want {
+		i++
+	}
+	return i
+}
+
+// bytes are n bytes at an offset of the file, valid until the next call.
+func (c *Cursor) bytes(off, n int64) []byte {
+	if c.t.data != nil {
+		return c.t.data[off : off+n]
+	}
+	return c.src.Bytes(c.t.e.Loads.At(off), n)
+}
+
+// Field is the reference's field in the old data, valid until the next call.
+func (c *Cursor) Field(r *Ref) []byte { return c.bytes(r.Offset, r.Width) }
 
 // From is the first reference at or after an offset of the file.
 func (t *Table) From(off int64) int {
@@ -139,64 +236,73 @@ func (t *Table) From(off int64) int {
 	return i
 }
 
+// At reads reference i of a table in memory.
+func (t *Table) At(i int) Ref {
+	c := Cursor{t: t}
+	return c.At(i)
+}
+
 const extraMask = 1<<24 - 1
 
 // At reads reference i.
-func (t *Table) At(i int) Ref {
-	rec := t.recs[i]
+func (c *Cursor) At(i int) Ref {
+	rec, e := c.rec(i), c.t.e
 	rel := int64(rec >> 32)
 	class, extra := Class(rec>>24&255), int64(rec&extraMask)
-	r := Ref{Off: t.e.Loads.At(rel), Offset: rel, Class: class, Kind: shapes[class].kind, Width: int64(shapes[class].width)}
-	e, field := t.e, t.data[rel:]
+	r := Ref{Off: e.Loads.At(rel), Offset: rel, Class: class, Kind: shapes[class].kind, Width: int64(shapes[class].width)}
 	if e.arm && class <= Immediate && class != 0 || class == LowBits {
-		t.arm(&r, rel, extra)
+		c.arm(&r, rel, extra)
 		return r
+	}
+	if r.Kind == Length {
+		r.Base = c.At(i - 1).Target
+	}
+	var v4, v8 int64
+	switch field := c.bytes(rel, r.Width); r.Width {
+	case 4:
+		v4 = int64(int32(le.Uint32(field)))
+		v8 = v4
+	case 8:
+		v8 = int64(le.Uint64(field))
 	}
 	switch r.Kind {
 	case Relative:
 		r.Adjust = extra
 		if here, ok := e.Addr(r.Off); ok {
-			r.Target, _ = e.Place(here + extra + int64(int32(le.Uint32(field))))
+			r.Target, _ = e.Place(here + extra + v4)
 		}
 	case Backward:
 		if here, ok := e.Addr(r.Off); ok {
-			r.Target, _ = e.Place(here - int64(le.Uint32(field)))
+			r.Target, _ = e.Place(here - int64(uint32(v4)))
 		}
 	case FromBase:
 		r.Base = e.Bases[extra]
-		r.Target = t.from(r.Base, field)
+		r.Target = e.from(r.Base, v4)
 	case FromTable:
 		r.Base = r.Off - 4*extra
-		r.Target = t.from(r.Base, field)
+		r.Target = e.from(r.Base, v4)
 	case Absolute:
-		v := int64(int32(le.Uint32(field)))
-		if r.Width == 8 {
-			v = int64(le.Uint64(field))
-		}
-		r.Target, _ = e.Place(v)
+		r.Target, _ = e.Place(v8)
 	case Length:
-		before := t.At(i - 1)
-		r.Base = before.Target
-		v := int64(le.Uint32(field))
-		if r.Width == 8 {
-			v = int64(le.Uint64(field))
+		if r.Width == 4 {
+			v8 = int64(uint32(v4))
 		}
-		r.Target = r.Base + v - 1
+		r.Target = r.Base + v8 - 1
 	case Scaled:
 		r.Base, r.Adjust = e.Bases[extra], max(scales[class], 1)
-		r.Target = r.Base + int64(le.Uint32(field))*r.Adjust
+		r.Target = r.Base + int64(uint32(v4))*r.Adjust
 	case File:
-		r.Target = e.Loads.At(int64(le.Uint64(field) & (1<<56 - 1)))
+		r.Target = e.Loads.At(v8 & (1<<56 - 1))
 	case HexID:
 		r.Target = e.Bases[extra] + 17
 	}
 	return r
 }
 
-// from is the place that lies a field's value after a base.
-func (t *Table) from(base Place, field []byte) Place {
-	if addr, ok := t.e.Addr(base); ok {
-		p, _ := t.e.Place(addr + int64(int32(le.Uint32(field))))
+// from is the place that lies a distance after a base.
+func (e *Element) from(base Place, distance int64) Place {
+	if addr, ok := e.Addr(base); ok {
+		p, _ := e.Place(addr + distance)
 		return p
 	}
 	return 0
@@ -205,15 +311,21 @@ func (t *Table) from(base Place, field []byte) Place {
 // collector gathers references while an element is gone through.
 type collector struct {
 	*Element
-	data   []byte
-	recs   []uint64
-	tables []int64 // x86-64: addresses that may be those of jump tables
-	lo, hi int64   // addresses of code
+	data    []byte                          // of the file; nil if it is read piece by piece
+	read    func(b []byte, off int64) error // reads the data that holds the file
+	err     error                           // of read
+	buf     []byte                          // what was read last
+	nearBuf []byte                          // what was read last for near, which is at nearAt
+	nearAt  int64
+	recs    []uint64
+	lists   []*packed // packed records
+	tables  []int64   // x86-64: addresses that may be those of jump tables
+	lo, hi  int64     // addresses of code
 }
 
 // add keeps a reference at an offset of the file.
 func (c *collector) add(off int64, class Class, extra int64) {
-	if extra < 0 || extra > extraMask || off < 0 || off+int64(shapes[class].width) > int64(len(c.data)) {
+	if extra < 0 || extra > extraMask || off < 0 || off+int64(shapes[class].width) > c.Size {
 		return
 	}
 	c.recs = append(c.recs, uint64(off)<<32|uint64(class)<<24|uint64(extra))
@@ -222,25 +334,78 @@ func (c *collector) add(off int64, class Class, extra int64) {
 // Table finds the references of an element whose bytes are data.
 func (e *Element) Table(data []byte) *Table {
 	c := &collector{Element: e, data: data}
-	c.Bases, c.Names = c.Bases[:len(c.sections)], c.Names[:len(c.sections)]
+	c.start()
 	c.collect()
 	slices.Sort(c.recs)
-	// Of overlapping references the first stays; a length goes with what it
-	// counts from.
+	f := filter{e: e}
 	kept := c.recs[:0]
-	end, dropped := int64(0), false
 	for _, rec := range c.recs {
-		off, class := int64(rec>>32), Class(rec>>24&255)
-		split := e.Tail != 0 && off < e.Cut && off+int64(shapes[class].width) > e.Cut
-		if off < end || split || dropped && shapes[class].kind == Length {
-			dropped = true
-			continue
+		if f.keeps(rec) {
+			kept = append(kept, rec)
 		}
-		if shapes[class].kind == Length && (len(kept) == 0 || shapes[Class(kept[len(kept)-1]>>24&255)].kind == Length) {
-			continue
-		}
-		end, dropped = off+int64(shapes[class].width), false
-		kept = append(kept, rec)
 	}
 	return &Table{e: e, data: data, recs: kept}
+}
+
+// Pack finds the references of an element and packs them; read reads the data
+// that holds the file.
+func (e *Element) Pack(read func(b []byte, off int64) error) (*Table, error) {
+	c := &collector{Element: e, read: read}
+	c.start()
+	c.collect()
+	c.spill(1)
+	c.buf, c.recs = nil, nil
+	f, out := filter{e: e}, &packed{}
+	merge(c.lists, func(rec uint64) {
+		if f.keeps(rec) {
+			out.add(rec)
+		}
+	})
+	return &Table{e: e, packed: out.clip()}, c.err
+}
+
+func (c *collector) start() {
+	c.Bases, c.Names = c.Bases[:len(c.sections)], c.Names[:len(c.sections)]
+}
+
+// spill packs what was collected, if it is at least so much and the collector is
+// one that packs. Collectors of large sections call it now and then.
+func (c *collector) spill(least int) {
+	if c.read == nil || len(c.recs) < least {
+		return
+	}
+	slices.Sort(c.recs)
+	p := &packed{}
+	for _, rec := range c.recs {
+		p.add(rec)
+	}
+	c.lists = append(c.lists, p.clip())
+	c.recs = c.recs[:0]
+}
+
+// filter leaves out references: of those that overlap the first stays, and a
+// length goes with what it counts from.
+type filter struct {
+	e       *Element
+	end     int64
+	kept    int
+	length  bool // the last that was kept is a length
+	dropped bool // the last was not kept
+}
+
+// keeps is asked for every record in order.
+func (f *filter) keeps(rec uint64) bool {
+	off, class := int64(rec>>32), Class(rec>>24&255)
+	width, length := int64(shapes[class].width), shapes[class].kind == Length
+	split := f.e.Tail != 0 && off < f.e.Cut && off+width > f.e.Cut
+	if off < f.end || split || f.dropped && length {
+		f.dropped = true
+		return false
+	}
+	if length && (f.kept == 0 || f.length) {
+		return false
+	}
+	f.end, f.dropped, f.length = off+width, false, length
+	f.kept++
+	return true
 }

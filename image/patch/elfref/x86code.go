@@ -2,12 +2,42 @@ package elfref
 
 import "slices"
 
+// codeWindow is how much of a section's code is looked at together, in bytes.
+const codeWindow = 1 << 20
+
 // x86Code finds the references of x86-64 code: branches, operands relative to
 // the instruction pointer and, in files with a fixed address, absolute ones. It
 // reads one instruction after the other from the start of the section, and
 // goes on by one byte where there is none.
-func (c *collector) x86Code(s *section, d []byte) {
-	for i := 0; i < len(d); {
+func (c *collector) x86Code(s *section) {
+	if s.size == 0 || s.off+s.size > c.Size {
+		return
+	}
+	for at := int64(0); at < s.size; {
+		n := min(s.size-at, codeWindow+maxInstruction+1)
+		end := n
+		if at+n < s.size {
+			end = codeWindow
+		}
+		at += c.x86Window(s, at, c.at(s.off+at, n), int(end))
+		c.spill(strandLength)
+	}
+	if relocs := c.named(".rela.plt"); s.name == ".plt" && relocs != nil {
+		d := c.bytes(s)
+		for i := int64(0); i+stubSize <= int64(len(d)); i += stubSize {
+			if at := pushed(d[i:]); at > 0 {
+				c.add(s.off+i+at, StubIndex, int64(relocs.index))
+			}
+		}
+	}
+}
+
+// x86Window looks at the instructions that begin before end in d, which stands
+// at an offset of the section, and returns where the next one begins.
+func (c *collector) x86Window(s *section, at int64, d []byte, end int) int64 {
+	start, addr := s.off+at, s.addr+at
+	i := 0
+	for i < end {
 		in := decode(d[i:])
 		if in.size == 0 {
 			i++
@@ -15,8 +45,8 @@ func (c *collector) x86Code(s *section, d []byte) {
 		}
 		if in.field > 0 {
 			f := i + int(in.field)
-			off, adjust := s.off+int64(f), 4+int64(in.after)
-			target := s.addr + int64(f) + adjust + int64(int32(le.Uint32(d[f:])))
+			off, adjust := start+int64(f), 4+int64(in.after)
+			target := addr + int64(f) + adjust + int64(int32(le.Uint32(d[f:])))
 			switch {
 			case in.branch:
 				if target >= c.lo && target < c.hi && c.in(target) {
@@ -32,18 +62,12 @@ func (c *collector) x86Code(s *section, d []byte) {
 		if !c.position && in.absolute > 0 {
 			f := i + int(in.absolute)
 			if v := int64(int32(le.Uint32(d[f:]))); v >= 0x400000 && c.in(v) {
-				c.add(s.off+int64(f), Immediate, 0)
+				c.add(start+int64(f), Immediate, 0)
 			}
 		}
 		i += int(in.size)
 	}
-	if relocs := c.named(".rela.plt"); s.name == ".plt" && relocs != nil {
-		for i := int64(0); i+stubSize <= int64(len(d)); i += stubSize {
-			if at := pushed(d[i:]); at > 0 {
-				c.add(s.off+i+at, StubIndex, int64(relocs.index))
-			}
-		}
-	}
+	return int64(i)
 }
 
 // stubSize is the size of an entry of .plt in bytes.
@@ -85,8 +109,8 @@ func (c *collector) jumpTables() {
 			limit = c.tables[k+1]
 		}
 		n, first := int64(0), int64(0)
-		for n < maxTable && table+n*4 < limit && at >= 0 && at+n*4+4 <= int64(len(c.data)) {
-			to := table + int64(int32(le.Uint32(c.data[at+n*4:])))
+		for n < maxTable && table+n*4 < limit && at >= 0 && at+n*4+4 <= c.Size {
+			to := table + int64(int32(le.Uint32(c.near(at+n*4, 4))))
 			if to < c.lo || to >= c.hi {
 				break
 			}
