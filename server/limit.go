@@ -1,14 +1,11 @@
 package server
 
 import (
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"github.com/sealant-os/sealant/trust/identity"
 )
 
 // maxKept bounds what a memory holds, in entries of one generation.
@@ -18,6 +15,7 @@ const maxKept = 1 << 20
 // two generations the older is dropped when the younger has lived or is full.
 // It needs a lock around it.
 type memory[K comparable, V any] struct {
+	most     int // entries of one generation; maxKept where 0
 	now, old map[K]V
 	turned   time.Time
 }
@@ -25,7 +23,7 @@ type memory[K comparable, V any] struct {
 // turn begins a new generation if it is time to.
 func (m *memory[K, V]) turn(at time.Time, life time.Duration) {
 	age := at.Sub(m.turned)
-	if m.now != nil && age < life && len(m.now) < maxKept {
+	if m.now != nil && age < life && len(m.now) < or(m.most, maxKept) {
 		return
 	}
 	m.old, m.now, m.turned = m.now, map[K]V{}, at
@@ -100,32 +98,4 @@ func (l *limits[K]) wait(who K, at time.Time) time.Duration {
 		r.CancelAt(at)
 	}
 	return d
-}
-
-// keys remembers public keys that were read from their bytes.
-type keys struct {
-	mu   sync.Mutex
-	kept memory[identity.ID, *ecdsa.PublicKey]
-}
-
-// keyLife is how long a key that nobody uses is remembered at least.
-const keyLife = time.Hour
-
-// parse reads a device's public key.
-func (k *keys) parse(id identity.ID, der []byte, at time.Time) (*ecdsa.PublicKey, error) {
-	k.mu.Lock()
-	k.kept.turn(at, keyLife)
-	public, ok := k.kept.get(id)
-	k.mu.Unlock()
-	if ok {
-		return public, nil
-	}
-	public, err := identity.ParsePublic(der)
-	if err != nil {
-		return nil, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.kept.now[id] = public
-	return public, nil
 }

@@ -86,7 +86,7 @@ type Server struct {
 	log       *slog.Logger
 	now       func() time.Time
 
-	keys       keys
+	known      *known
 	replays    *seen
 	perDevice  *limits[identity.ID]
 	reports    *report.Desk
@@ -106,6 +106,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		db: c.DB, source: c.Source, leaf: c.Leaf, log: c.Log, now: c.Now,
 		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Log: c.SetLog, Now: c.Now},
+		known:      newKnown(c.DB),
 		replays:    newSeen(2 * identity.Skew),
 		perDevice:  newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),
 		reports:    &report.Desk{DB: c.DB, Source: c.Source, Now: c.Now},

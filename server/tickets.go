@@ -13,7 +13,6 @@ import (
 
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/server/signing"
-	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
 )
 
@@ -122,17 +121,11 @@ func (s *Server) issue(ctx context.Context, in *ticketInput) (signing.Answer, er
 	if err != nil {
 		return signing.Answer{}, err
 	}
-	d, err := s.db.Device(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return signing.Answer{}, problem(signing.UnknownDevice, "this device is not enrolled")
-	} else if err != nil {
-		return signing.Answer{}, err
-	}
-	public, err := s.keys.parse(id, d.Key, s.now())
+	d, remembered, err := s.known.recall(ctx, id, s.now())
 	if err != nil {
 		return signing.Answer{}, err
 	}
-	if err := s.authentic(public, &in.Proof, ticketPath, in.RawBody); err != nil {
+	if err := s.authentic(d.key, &in.Proof, ticketPath, in.RawBody); err != nil {
 		return signing.Answer{}, err
 	}
 	if wait := s.perDevice.wait(id, s.now()); wait > 0 {
@@ -151,7 +144,18 @@ func (s *Server) issue(ctx context.Context, in *ticketInput) (signing.Answer, er
 		}
 		copy(r.Nonce[:], n)
 	}
-	return s.authority.IssueTo(ctx, d, r)
+	answer, err := s.authority.IssueTo(ctx, d.row, r)
+	if err != nil && remembered {
+		// By what was remembered nobody is refused.
+		if d, err = s.known.read(ctx, id, s.now()); err == nil {
+			answer, err = s.authority.IssueTo(ctx, d.row, r)
+		}
+	}
+	if err == nil && d.row.Release != r.Release {
+		d.row.Release = r.Release
+		s.known.keep(d, s.now())
+	}
+	return answer, err
 }
 
 // authentic tells whether the holder of the key signed this request just now,

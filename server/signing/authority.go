@@ -78,7 +78,10 @@ func (a *Authority) Issue(ctx context.Context, r Request) (Answer, error) {
 	return a.IssueTo(ctx, d, r)
 }
 
-// IssueTo is Issue for a device whose row was just read.
+// IssueTo is Issue for a device whose row was read before. A row that is out of
+// date can't lead to a ticket that must not be: what is decided by it (that the
+// device is enrolled, for that product, and not blocked) is decided once more
+// by the database when the ticket is recorded. A refusal by it may be wrong.
 func (a *Authority) IssueTo(ctx context.Context, d store.Device, r Request) (Answer, error) {
 	view, err := a.Catalog.View(ctx)
 	if err != nil {
@@ -212,6 +215,8 @@ func (a *Authority) sign(ctx context.Context, view *catalog.View, set *catalog.S
 	switch {
 	case errors.Is(err, store.ErrBlocked):
 		return Answer{}, refuse(Refused, "this device is blocked")
+	case errors.Is(err, store.ErrProduct):
+		return Answer{}, refuse(Refused, "this device is enrolled as another product than %s", r.Product)
 	case errors.Is(err, store.ErrStopped):
 		return Answer{}, refuse(Recalled, "%s was recalled", r.Release)
 	case errors.Is(err, store.ErrNotFound):

@@ -10,10 +10,14 @@ import (
 	"time"
 )
 
-// Stop ends signing of a release at once, in every server on this database.
-// Stopping it twice keeps the first reason.
+// Stop ends signing of a release at once, in every server on this database: no
+// ticket for it is recorded after Stop returned. Stopping it twice keeps the
+// first reason.
 func (db *DB) Stop(ctx context.Context, release, reason string, now time.Time) error {
-	return db.change(ctx, func(tx *sql.Tx) error {
+	return db.race(ctx, func(tx *sql.Tx) error {
+		if err := db.alone(ctx, tx); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO stops (release, reason, stopped) VALUES ($1, $2, $3) ON CONFLICT (release) DO NOTHING",
 			release, reason, micros(now))
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -58,4 +59,24 @@ func (db *DB) race(ctx context.Context, do func(*sql.Tx) error) error {
 		case <-time.After(rand.N(10 * time.Millisecond)):
 		}
 	}
+}
+
+// alone makes a transaction wait until every other one that read the table of
+// stops has ended, and keeps new ones from reading it until it ends itself. A
+// batch of tickets that did not see a stop is on disk then, before the stop.
+// SQLite has one writer at a time, and CockroachDB orders transactions by what
+// they read; both need no lock (and CockroachDB knows none).
+func (db *DB) alone(ctx context.Context, tx *sql.Tx) error {
+	if !db.postgres {
+		return nil
+	}
+	var version string
+	if err := tx.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
+		return err
+	}
+	if strings.HasPrefix(version, "CockroachDB") {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "LOCK TABLE stops IN ACCESS EXCLUSIVE MODE")
+	return err
 }

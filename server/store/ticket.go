@@ -10,6 +10,7 @@ import (
 // Why a ticket that was signed must not be handed out after all.
 var (
 	ErrStopped = errors.New("signing of this release was stopped")
+	ErrProduct = errors.New("the device is enrolled as another product")
 	ErrClosed  = errors.New("the database is closed")
 )
 
@@ -40,8 +41,10 @@ type Recorded struct {
 // Record writes the audit row of a ticket and returns when the row is on disk.
 // The ticket may leave the house only after that. It is refused with ErrBlocked
 // or ErrStopped if the device was blocked or the release stopped, ErrNotFound
-// if the device is not enrolled: the database orders Record against Block and
-// Stop, for every server that shares it.
+// if the device is not enrolled, ErrProduct if it is enrolled as another
+// product: the database orders Record against Block, Stop and enrolment, for
+// every server that shares it. So what a caller remembers of a device may be
+// out of date, and no wrong ticket leaves the house.
 //
 // Tickets that arrive while others are being written are written together.
 func (db *DB) Record(ctx context.Context, t Ticket) (Recorded, error) {
