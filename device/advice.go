@@ -63,7 +63,7 @@ func (d *Device) crashed(ctx context.Context, c evidence.Crash, events Report) (
 	if err != nil {
 		return verdict, nil, err
 	}
-	d.note(ctx, "recommended", n.Release, "crashes", string(Auto), n.Text(), events)
+	d.note(ctx, store.Record{Event: "recommended", Release: n.Release, App: n.App, Reason: "crashes", Actor: string(Auto), Text: n.Text()}, events)
 	if !d.Config.Policy.RecommendShow || d.Config.Policy.UIMode == "none" {
 		return verdict, nil, nil // the history and the log tell whoever runs this device
 	}
@@ -95,7 +95,10 @@ func (d *Device) notice(j evidence.Judgement, st state, set store.Set) (evidence
 
 // damaged notes that an app's content does not have its seal.
 func (d *Device) damaged(ctx context.Context, prompts *evidence.Prompts, c evidence.Crash, report Report) error {
-	d.note(ctx, "damaged", c.Arm.Release, "seal-mismatch", string(Auto), c.App+" crashed on damaged content; sealant install repairs it", report)
+	d.note(ctx, store.Record{
+		Event: "damaged", Release: c.Arm.Release, App: c.App, Reason: "seal-mismatch", Actor: string(Auto),
+		Text: c.App + " crashed on damaged content; sealant install repairs it",
+	}, report)
 	return prompts.Damaged(&evidence.Damage{App: c.App, Release: c.Arm.Release, Time: d.Now().UTC().Truncate(time.Second)})
 }
 
@@ -170,17 +173,16 @@ func (d *Device) appVersion(ctx context.Context, e release.Advice) string {
 }
 
 // note writes into the history, if nothing else is under way; what is noted here
-// is told elsewhere too.
-func (d *Device) note(ctx context.Context, event, rel, reason, actor, text string, report Report) {
+// is told elsewhere too. Time and set are filled in.
+func (d *Device) note(ctx context.Context, r store.Record, report Report) {
 	done, err := d.begin(ctx, report)
 	if err != nil {
-		report.warn(event, "not in the history: %v", err)
+		report.warn(r.Event, "not in the history: %v", err)
 		return
 	}
 	defer done()
-	if err := d.Store.Append(store.Record{
-		Time: d.Now(), Event: event, Release: rel, Set: d.Store.SlotID(store.Current), Reason: reason, Actor: actor, Text: text,
-	}); err != nil {
-		report.warn(event, "%v", err)
+	r.Time, r.Set = d.Now(), d.Store.SlotID(store.Current)
+	if err := d.Store.Append(r); err != nil {
+		report.warn(r.Event, "%v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/analytics"
 	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/release"
@@ -111,7 +112,7 @@ func (d *Device) Share(ctx context.Context, o ShareOptions, actor Actor, events 
 	if o.On {
 		event = "analytics-on"
 	}
-	d.note(ctx, event, "", "asked", string(actor), what, events)
+	d.note(ctx, store.Record{Event: event, Reason: "asked", Actor: string(actor), Text: what}, events)
 	return d.Analytics(ctx)
 }
 

@@ -50,6 +50,8 @@ type Device struct {
 	Agent    bool
 	Recorder *evidence.Recorder
 	Counting string
+
+	began time.Time // when the change under way began
 }
 
 // Open opens the device whose file system starts at root ("" means /). It
@@ -63,7 +65,9 @@ func Open(root string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Store: s, Config: c, Client: upstream.NewClient(), Now: time.Now, Rand: rand.Reader}, nil
+	d := &Device{Store: s, Config: c, Client: upstream.NewClient(), Now: time.Now, Rand: rand.Reader}
+	s.Appended = d.tellJournal
+	return d, nil
 }
 
 // Event is a moment of a journey, for whoever watches.

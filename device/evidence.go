@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/report"
@@ -251,6 +252,6 @@ func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, event
 		outcome = report.Accepted
 	}
 	d.tellRecommended(n, outcome, events)
-	d.note(ctx, "recommendation-answered", n.Release, string(o.Answer), string(actor), n.App, events)
+	d.note(ctx, store.Record{Event: "recommendation-answered", Release: n.Release, App: n.App, Reason: string(o.Answer), Actor: string(actor), Text: n.App}, events)
 	return Question{n, n.Text()}, nil
 }

@@ -167,6 +167,7 @@ func (d *Device) installTasks(m release.Manifest, event, text string) []change.T
 // run carries out a change. What a failed one left behind is tidied away; what
 // was downloaded stays for the next attempt.
 func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client, report Report) error {
+	d.began = d.Now()
 	err := change.Run(ctx, d.Store, d.tasks(cat, report), c)
 	if err == nil {
 		return nil

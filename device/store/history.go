@@ -22,6 +22,7 @@ type Record struct {
 	Time    time.Time `json:"time"` // UTC; the clock may have been wrong
 	Event   string    `json:"event"`
 	Release string    `json:"release,omitempty"`
+	App     string    `json:"app,omitempty"`
 	Set     string    `json:"set,omitempty"`
 	Reason  string    `json:"reason"` // a stable code
 	Actor   string    `json:"actor"`  // auto, user:UID, policy, recall
@@ -89,6 +90,9 @@ func (s *Store) Append(r Record) error {
 		if err := syncDir(s.dir); err != nil {
 			return fail(err)
 		}
+	}
+	if s.Appended != nil {
+		s.Appended(r)
 	}
 	return writeDocument(s.path("history.head"), historyHead{headSchema, r.Seq, lineDigest(line)}, 0o644)
 }

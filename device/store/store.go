@@ -47,6 +47,9 @@ var ErrEmpty = errors.New("nothing there")
 type Store struct {
 	root string // the file system the device lives in, "/" or a folder
 	dir  string // root/var/lib/sealant
+
+	// Appended is told of every record that Append wrote; it may be nil.
+	Appended func(Record)
 }
 
 // Open opens the state below root ("" means /). It creates nothing: a device
