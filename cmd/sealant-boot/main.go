@@ -18,7 +18,7 @@ import (
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
-const usage = `usage: sealant-boot [--root DIR]
+const usage = `usage: sealant-boot [--root DIR] [--run DIR]
 
 Attaches the cryptexes of the set that is to be used at /usr/lib/cryptexes and
 says on standard error, and in /run/sealant/boot.json, which one that is and
@@ -26,6 +26,9 @@ why others were passed over. It is run once, early at boot, when /usr and
 /var/lib/sealant are mounted.
 
   --root DIR   the folder that the device's file system starts at (default /)
+  --run DIR    the folder that will be its /run (default: run below the root).
+               In an initrd: --root /sysroot --run /run, as the initrd's /run is
+               moved over that of the new root when the root is switched
 
 Exit codes: 0 the wanted set is attached; 2 wrong usage; else it was not, and
 the code is that of the first refusal: 31 its ticket, 32 its content, 1 another
@@ -39,6 +42,7 @@ func run(args []string, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage) }
 	root := flags.String("root", "/", "")
+	runtime := flags.String("run", "", "")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp:
 		return 0
@@ -50,7 +54,11 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "sealant-boot: cannot attach anything: it needs root")
 		return fault.Failed.ExitCode()
 	}
-	record, err := activate.Boot(context.Background(), *root)
+	st := store.Below(*root)
+	if *runtime != "" {
+		st = st.WithRun(*runtime)
+	}
+	record, err := activate.BootStore(context.Background(), st)
 	for _, r := range record.Refused {
 		fmt.Fprintf(stderr, "sealant-boot: refused %s: %s\n", subject(r), r.Text)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/test/namespace"
 	"github.com/sealant-os/sealant/test/rig"
 )
@@ -51,5 +52,27 @@ func TestRun(t *testing.T) {
 	}
 	if d.Store.SlotID(store.Next) != set.ID {
 		t.Error("the state was changed")
+	}
+}
+
+// TestRunOfInitrd: what a restart forgets goes into the initrd's own /run,
+// nothing below the future root's, which will be covered.
+func TestRunOfInitrd(t *testing.T) {
+	d := rig.New(t, rig.NewVendor(t))
+	initrd := d.Root + "/initrd"
+	var stderr strings.Builder
+	if code := run([]string{"--root", d.Root, "--run", initrd}, &stderr); code != 0 {
+		t.Fatalf("%d\n%s", code, stderr.String())
+	}
+	if _, err := os.Stat(d.Root + "/run/sealant"); !os.IsNotExist(err) {
+		t.Error("something was written below the future root's /run")
+	}
+	for _, path := range []string{initrd + "/sealant/boot.json", initrd + "/sealant/booted/web/.", d.Root + "/usr/lib/cryptexes/web/."} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if mounted, err := linux.Mounted(initrd + "/sealant/booted/web"); err != nil || !mounted {
+		t.Errorf("not mounted in the initrd's /run: %v", err)
 	}
 }

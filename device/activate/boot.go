@@ -34,7 +34,13 @@ const Delivered store.Slot = "delivered"
 // but the tries. The error says what is wrong if the wanted set could not be
 // used; what could be attached is attached all the same.
 func Boot(ctx context.Context, root string) (Record, error) {
-	b := &boot{st: store.Below(root), record: newRecord()}
+	return BootStore(ctx, store.Below(root))
+}
+
+// BootStore is Boot with the state of st. In an initrd, st is the future root's,
+// with the initrd's own /run (store.WithRun).
+func BootStore(ctx context.Context, st *store.Store) (Record, error) {
+	b := &boot{st: st, record: newRecord()}
 	err := b.run(ctx)
 	b.record.Error = text(err)
 	return b.record, errors.Join(err, b.record.write(b.st))

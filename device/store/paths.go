@@ -40,7 +40,12 @@ func (s *Store) ConfigDir() string { return filepath.Join(s.root, "etc/sealant")
 // What lives until the next boot.
 
 // RunDir is the folder of everything that a restart forgets.
-func (s *Store) RunDir() string { return filepath.Join(s.root, "run/sealant") }
+func (s *Store) RunDir() string {
+	if s.run != "" {
+		return s.run
+	}
+	return filepath.Join(s.root, "run/sealant")
+}
 
 // SocketPath is where the agent listens.
 func (s *Store) SocketPath() string { return filepath.Join(s.RunDir(), "agent.sock") }

@@ -15,6 +15,18 @@ func Below(root string) *Store {
 	return &Store{root: root, dir: filepath.Join(root, "var/lib/sealant")}
 }
 
+// WithRun gives the store another folder in place of root/run. In an initrd that
+// is the initrd's own /run, which takes the place of the real one's when the
+// root is switched.
+func (s *Store) WithRun(dir string) *Store {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	other := *s
+	other.run = filepath.Join(dir, "sealant")
+	return &other
+}
+
 // SetMounts is the folder of a set's mounts, SetMount without the cryptex.
 func (s *Store) SetMounts(id string) string { return filepath.Join(s.RunDir(), "sets", id) }
 

@@ -47,6 +47,7 @@ var ErrEmpty = errors.New("nothing there")
 type Store struct {
 	root string // the file system the device lives in, "/" or a folder
 	dir  string // root/var/lib/sealant
+	run  string // what a restart forgets; "" for root/run/sealant
 
 	// Appended is told of every record that Append wrote; it may be nil.
 	Appended func(Record)
