@@ -182,7 +182,8 @@ func (s *Server) describe(mux *http.ServeMux) huma.API {
 		OperationID: "ticket", Method: http.MethodPost, Path: ticketPath, Summary: "Ask for a ticket",
 		Description:  "A ticket authorises one set on one device, once. Asking again for the same is harmless.",
 		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
-		Errors: []int{400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503},
+		SkipValidateBody: true, // TicketRequest.UnmarshalJSON does it
+		Errors:           []int{400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503},
 	}, s.ticket)
 	s.describeReports(api)
 	huma.Register(api, huma.Operation{

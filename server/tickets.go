@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -73,15 +72,6 @@ func (p *Proof) name() string {
 
 var errNoProof = problem(signing.BadSignature, "the request is not signed")
 
-// TicketRequest is the body of POST /v1/tickets.
-type TicketRequest struct {
-	Product  string `json:"product" minLength:"1" maxLength:"64" doc:"The product that the device was enrolled as."`
-	Baseline string `json:"baseline" pattern:"^[0-9a-f]{96}$" doc:"Digest of its baseline document, SHA-384 in hexadecimal."`
-	Release  string `json:"release" maxLength:"64" doc:"Id of the improvement; empty for the baseline itself."`
-	Domain   uint32 `json:"domain" doc:"Nonce domain; 1 is the only one in use."`
-	Nonce    string `json:"nonce" pattern:"^([0-9a-f]{96})?$" doc:"The device's nonce in hexadecimal; empty for the baseline itself."`
-}
-
 // Ticket is the answer to POST /v1/tickets.
 type Ticket struct {
 	Ticket []byte `json:"ticket" doc:"The ticket: an Image4 manifest (spec/ticket.md), DER, base64."`
@@ -132,17 +122,14 @@ func (s *Server) issue(ctx context.Context, in *ticketInput) (signing.Answer, er
 		return signing.Answer{}, tooOften(wait)
 	}
 	r := signing.Request{Device: id, Product: in.Body.Product, Release: in.Body.Release, Domain: in.Body.Domain}
-	baseline, err := release.ParseDigest(in.Body.Baseline)
-	if err != nil {
+	if r.Baseline, err = release.ParseDigest(in.Body.Baseline); err != nil {
 		return signing.Answer{}, problem(signing.BadRequest, "baseline: %v", err)
 	}
-	r.Baseline = baseline
 	if in.Body.Nonce != "" {
-		n, err := hex.DecodeString(in.Body.Nonce)
-		if err != nil || len(n) != len(r.Nonce) {
-			return signing.Answer{}, problem(signing.BadRequest, "the nonce is not 96 hexadecimal digits")
+		// A nonce is written like a digest: it is one.
+		if r.Nonce, err = release.ParseDigest(in.Body.Nonce); err != nil {
+			return signing.Answer{}, problem(signing.BadRequest, "nonce: %v", err)
 		}
-		copy(r.Nonce[:], n)
 	}
 	answer, err := s.authority.IssueTo(ctx, d.row, r)
 	if err != nil && remembered {
