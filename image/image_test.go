@@ -16,8 +16,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -292,6 +294,55 @@ func TestFinishMakesTheSameImageOfTheSameData(t *testing.T) {
 		if err != nil || got != sum || !bytes.Equal(f.b, m.b) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
+	}
+}
+
+func TestFinishWhileTheDataIsWritten(t *testing.T) {
+	m, sum := build(t, realTree(t), image.Options{})
+	c := open(t, m)
+	f, err := os.CreateTemp(t.TempDir(), "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var written atomic.Int64
+	stop := errors.New("stop")
+	var refuse atomic.Bool
+	ready := func(to int64) error {
+		for written.Load() < to {
+			if refuse.Load() {
+				return stop
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	}
+	wait, err := image.FinishWhile(t.Context(), f, c.DataSize, c.Options(), ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := int64(0); at < c.DataSize; at = written.Load() {
+		n := min(c.DataSize-at, 70_000)
+		if _, err := f.WriteAt(m.b[at:at+n], at); err != nil {
+			t.Fatal(err)
+		}
+		written.Add(n)
+	}
+	got, err := wait()
+	if err != nil || got != sum {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if b, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(b, m.b) {
+		t.Errorf("it differs from what Finish makes: %v", err)
+	}
+	// Whoever writes may give up.
+	written.Store(0)
+	refuse.Store(true)
+	if wait, err = image.FinishWhile(t.Context(), f, c.DataSize, c.Options(), ready); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wait(); !errors.Is(err, stop) {
+		t.Errorf("given up: %v", err)
 	}
 }
 

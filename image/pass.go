@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"hash"
 	"io"
 	"runtime"
@@ -30,6 +31,10 @@ type pass struct {
 	tree     io.WriterAt // gets the hash tree
 	digest   hash.Hash   // gets the data, if not nil
 	progress func(done, total int64)
+
+	// ready waits until the data up to an offset is there, if not nil: then the
+	// data is still being written.
+	ready func(to int64) error
 }
 
 // computed is what a pass finds out.
@@ -49,8 +54,14 @@ type chunk struct {
 
 func (p *pass) run(ctx context.Context) (computed, error) {
 	var out computed
-	found, err := p.executables(ctx, &out)
-	if err != nil {
+	// While the data is still being written nobody knows which files it has:
+	// every block is measured by itself, and what is a program is told later.
+	var found *executables
+	var blocks measures
+	var err error
+	if p.ready != nil {
+		blocks = make(measures, p.size/seal.BlockSize)
+	} else if found, err = p.executables(ctx, &out); err != nil {
 		return out, err
 	}
 	tree, err := seal.NewTree(p.tree, uint64(p.size)/seal.BlockSize, p.salt)
@@ -59,6 +70,7 @@ func (p *pass) run(ctx context.Context) (computed, error) {
 	}
 	workers := runtime.GOMAXPROCS(0)
 	depth := workers + 3
+	all := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	free := make(chan *chunk, depth)
 	for range depth {
@@ -77,12 +89,16 @@ func (p *pass) run(ctx context.Context) (computed, error) {
 			return nil
 		}
 	}
-	hashed, measured := make(chan *chunk, depth), make(chan *chunk, depth)
-	outs := []chan *chunk{hashed, measured}
+	hashed := make(chan *chunk, depth)
+	outs := []chan *chunk{hashed}
 	for range workers {
-		g.Go(consumer(hashed, func(c *chunk) error { return tree.Add(c.at, c.data) }))
+		g.Go(consumer(hashed, func(c *chunk) error { blocks.take(c.at, c.data); return tree.Add(c.at, c.data) }))
 	}
-	g.Go(consumer(measured, func(c *chunk) error { found.take(c.at, c.data); return nil }))
+	if found != nil {
+		measured := make(chan *chunk, depth)
+		outs = append(outs, measured)
+		g.Go(consumer(measured, func(c *chunk) error { found.take(c.at, c.data); return nil }))
+	}
 	if p.digest != nil {
 		whole := make(chan *chunk, depth)
 		outs = append(outs, whole)
@@ -102,6 +118,11 @@ func (p *pass) run(ctx context.Context) (computed, error) {
 				return ctx.Err()
 			}
 			c.at, c.data = at, c.data[:min(chunkSize, p.size-at)]
+			if p.ready != nil {
+				if err := p.ready(at + int64(len(c.data))); err != nil {
+					return err
+				}
+			}
 			if err := readFull(p.data, c.data, at); err != nil {
 				return err
 			}
@@ -121,8 +142,30 @@ func (p *pass) run(ctx context.Context) (computed, error) {
 	if out.seal, err = tree.Close(); err != nil {
 		return out, err
 	}
+	if found == nil {
+		if found, err = p.executables(all, &out); err == nil {
+			err = found.measure(p.data, blocks)
+		}
+		if err != nil {
+			return out, err
+		}
+	}
 	out.cache, err = found.encode()
 	return out, err
+}
+
+// measures are the SHA-256 digests of all blocks of the data, if they are
+// wanted.
+type measures [][sha256.Size]byte
+
+// take measures the blocks of a piece.
+func (m measures) take(at int64, data []byte) {
+	if m == nil {
+		return
+	}
+	for i := range len(data) / seal.BlockSize {
+		m[at/seal.BlockSize+int64(i)] = sha256.Sum256(data[i*seal.BlockSize:][:seal.BlockSize])
+	}
 }
 
 // executable is a file of the trust cache, under all its names.
@@ -202,6 +245,24 @@ func (e *executables) take(at int64, data []byte) {
 		x.measure = trustcache.Measure{}
 		e.next++
 	}
+}
+
+// measure measures all files from the measures of their blocks; of the data it
+// reads only what lies in no whole block.
+func (e *executables) measure(data io.ReaderAt, blocks measures) error {
+	for _, x := range e.files {
+		done := int64(0)
+		if x.offset%seal.BlockSize == 0 {
+			for ; done+seal.BlockSize <= x.size; done += seal.BlockSize {
+				x.measure.Block(blocks[(x.offset+done)/seal.BlockSize])
+			}
+		}
+		if _, err := io.Copy(&x.measure, io.NewSectionReader(data, x.offset+done, x.size-done)); err != nil {
+			return err
+		}
+		x.digest, x.measure = x.measure.Sum(), trustcache.Measure{}
+	}
+	return nil
 }
 
 // encode is the trust cache of the measured files.

@@ -42,6 +42,13 @@ func (m *Measure) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// Block takes the next whole block of 4096 bytes of the file by its SHA-256
+// digest. What was taken before must be whole blocks too.
+func (m *Measure) Block(digest [sha256.Size]byte) {
+	m.size += blockSize
+	m.add(0, digest)
+}
+
 // add puts a digest at the end of a level; a level's block that is full
 // becomes a digest of the next level only when one more comes, since the last
 // block of the highest level is the root.
