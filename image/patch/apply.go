@@ -5,15 +5,11 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 
 	"github.com/sealant-os/sealant/image"
-	"github.com/sealant-os/sealant/image/patch/delta"
-	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -38,6 +34,12 @@ type ApplyOptions struct {
 	MaxResult int64 // bytes of the result; 0 means 1 GiB or 8 times the source
 	Progress  func(done, total int64)
 	Context   context.Context // cancels; nil means never
+
+	// Share makes n bytes of the result at an offset those of the source at
+	// another, which are known to be the same: by sharing the blocks on disk, or
+	// by copying inside the kernel. All three are multiples of 4096. An error
+	// that is no *fault.Unsupported ends Apply. nil means that there is no way.
+	Share func(to, from, n int64) error
 }
 
 // Result is what Apply made.
@@ -77,12 +79,10 @@ func Apply(dst image.File, old Source, p io.Reader, o ApplyOptions) (Result, err
 	if err := admit(h, o); err != nil {
 		return Result{}, err
 	}
-	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, hash: sha512.New384(), total: h.SourceSize + h.ResultSize}
-	if err := a.checkSource(); err != nil {
-		return Result{}, err
-	}
+	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize}
+	a.moved.L = &a.mu
 	if err := a.run(); err != nil {
-		return Result{}, a.explain(err)
+		return Result{}, explain(err)
 	}
 	return Result{Digest: h.Result, Size: h.ResultSize}, nil
 }
@@ -99,22 +99,6 @@ func admit(h *Header, o ApplyOptions) error {
 		return fault.New(fault.Failed, "cannot apply the patch: its result has %d bytes, %d are allowed", h.ResultSize, o.MaxResult)
 	}
 	return nil
-}
-
-// Memory that applying takes whatever the patch: buffers and the program.
-const baseMemory = 16 << 20
-
-// tableMemory is what tables of references may take together, in bytes; a
-// larger one is kept alone.
-const tableMemory = 24 << 20
-
-// memory is what applying takes, in bytes, as far as the header shows it.
-func (h *Header) memory() int64 {
-	most := int64(0)
-	for _, s := range h.Segments {
-		most = max(most, s.shape().Memory(h.SourceSize)+s.Packed)
-	}
-	return baseMemory + most + min(h.Runs, 1<<40)*64
 }
 
 // checkSum reads p, if it can seek, to its end and back, and verifies the
@@ -183,146 +167,6 @@ func (s *summed) ReadByte() (byte, error) {
 		s.crc = crc32.Update(s.crc, castagnoli, s.one[:])
 	}
 	return b, err
-}
-
-// applier is one run of Apply.
-type applier struct {
-	header  *Header
-	options ApplyOptions
-	old     Source
-	dst     image.File
-	in      *summed
-	hash    hash.Hash
-	written int64
-	done    int64
-	total   int64
-}
-
-// step counts progress and notices a cancellation.
-func (a *applier) step(n int64) error {
-	a.done += n
-	a.options.Progress(a.done, a.total)
-	return a.options.Context.Err()
-}
-
-// checkSource verifies that the old data is the patch's.
-func (a *applier) checkSource() error {
-	h := a.header
-	if a.old.Size() != h.SourceSize {
-		return fault.New(fault.Seal, "cannot apply the patch: it is for a source of %d bytes, this one has %d", h.SourceSize, a.old.Size())
-	}
-	got, err := digest(a.old, h.SourceSize, a.step)
-	if err != nil {
-		return err
-	}
-	if got != h.Source {
-		return fault.New(fault.Seal, "cannot apply the patch: it is for another source (sha-384 %s, this one has %s)", short(h.Source), short(got))
-	}
-	return nil
-}
-
-func short(d image.Digest) string { return fmt.Sprintf("%x…", d[:8]) }
-
-// run decodes the map and the segments, finishes a sealed image, and verifies.
-func (a *applier) run() error {
-	h := a.header
-	if err := a.dst.Truncate(0); err != nil {
-		return fmt.Errorf("cannot write the result: %w", err)
-	}
-	var elements []*elfref.Element
-	if h.has(elfTransform) {
-		var err error
-		if elements, err = elfref.Find(a.old, h.SourceSize); err != nil {
-			return &delta.SourceError{Err: err}
-		}
-	}
-	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded(), elements)
-	if err != nil {
-		return err
-	}
-	tables := delta.NewTables(elements, func(b []byte, off int64) error {
-		_, err := io.ReadFull(io.NewSectionReader(a.old, off, int64(len(b))), b)
-		return err
-	}, tableMemory)
-	sink := delta.Sink{Write: a.write, ReadAt: func(b []byte, off int64) error {
-		_, err := io.ReadFull(io.NewSectionReader(a.dst, off, int64(len(b))), b)
-		return err
-	}}
-	start := int64(0)
-	for _, s := range h.Segments {
-		seg := delta.Segment{Start: start, End: start + s.Size, Shape: s.shape()}
-		literals := make([]byte, s.Packed) // within the memory that was granted
-		if _, err := io.ReadFull(a.in, literals); err != nil {
-			return readFailure(err)
-		}
-		if err := delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, literals, a.in, s.Coded, layout, seg, sink); err != nil {
-			return err
-		}
-		start = seg.End
-	}
-	if err := a.end(); err != nil {
-		return err
-	}
-	var got image.Digest
-	if h.Seal != nil {
-		if got, err = a.seal(); err != nil {
-			return err
-		}
-	} else {
-		a.hash.Sum(got[:0])
-	}
-	if got != h.Result {
-		return fault.New(fault.Seal, "cannot apply the patch: the result has sha-384 %s, not %s", short(got), short(h.Result))
-	}
-	return nil
-}
-
-// write takes new data from a segment.
-func (a *applier) write(b []byte) error {
-	if _, err := a.dst.WriteAt(b, a.written); err != nil {
-		return &fileError{fmt.Errorf("cannot write the result: %w", err)}
-	}
-	if a.header.Seal == nil {
-		a.hash.Write(b)
-	}
-	a.written += int64(len(b))
-	return a.step(int64(len(b)))
-}
-
-// end verifies the checksum and that nothing follows.
-func (a *applier) end() error {
-	want := a.in.crc
-	var tail [4]byte
-	if _, err := io.ReadFull(a.in, tail[:]); err != nil {
-		return readFailure(err)
-	}
-	if binary.LittleEndian.Uint32(tail[:]) != want {
-		return damaged("its checksum is wrong")
-	}
-	if _, err := a.in.ReadByte(); err != io.EOF {
-		return damaged("data follows its end")
-	}
-	return nil
-}
-
-// fileError is a failure of the files around the patch, not of the patch.
-type fileError struct{ error }
-
-func (e *fileError) Unwrap() error { return e.error }
-
-// explain gives an error its kind: what is not a failure around the patch is
-// damage of the patch.
-func (a *applier) explain(err error) error {
-	var known *fault.Error
-	var file *fileError
-	if errors.As(err, &known) || errors.As(err, &file) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	var source *delta.SourceError
-	if errors.As(err, &source) {
-		return err
-	}
-	return damaged("%w", err)
 }
 
 // digest reads the first size bytes of r.

@@ -53,16 +53,3 @@ func sealOf(data []byte) *Seal {
 func (s *Seal) options() image.Options {
 	return image.Options{Name: s.Name, Subtype: s.Subtype, Salt: s.Salt}
 }
-
-// seal computes what follows the data of a sealed image, and the digest of all.
-func (a *applier) seal() (image.Digest, error) {
-	h := a.header
-	sum, err := image.FinishContext(a.options.Context, a.dst, h.Seal.DataSize, h.Seal.options())
-	if err != nil {
-		return image.Digest{}, err
-	}
-	if sum.Size != h.ResultSize {
-		return image.Digest{}, fmt.Errorf("the sealed result has %d bytes, not %d", sum.Size, h.ResultSize)
-	}
-	return sum.Digest, a.step(h.ResultSize - h.Seal.DataSize)
-}

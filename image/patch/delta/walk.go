@@ -97,7 +97,7 @@ type walker struct {
 	runClass    int // how long the run is, in four classes
 	layout      *Layout
 	tables      *Tables
-	cursor      *elfref.Cursor // of the table that was used last
+	cursor      *elfref.Cursor  // of the table that was used last
 	loads       []*elfref.Loads // of new elements, as far as they are known
 	differences differences
 	references  references
