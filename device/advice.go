@@ -86,7 +86,7 @@ func (d *Device) notice(j evidence.Judgement, st state, set store.Set) (evidence
 	removal := d.describeRemoval(st, set, m)
 	for _, cve := range removal.Reopened {
 		if slices.Contains(removal.Exploited, cve) {
-			cve += " (exploited)"
+			cve += evidence.Exploited
 		}
 		n.Opens = append(n.Opens, cve)
 	}

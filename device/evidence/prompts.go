@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/wording"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -49,50 +50,24 @@ func NoticeOf(j Judgement, at time.Time) Notice {
 	}
 }
 
-// Text is the question in words, without its answers (keep, remove and restart).
-func (n Notice) Text() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s closed unexpectedly %s since improvement %s; before, %s in %s. The improvement may be contributing. ",
-		n.Name, times(n.Crashes), n.Label, times(n.Before), span(n.Days))
-	fmt.Fprintf(&b, "You can remove all improvements and return to %s; ", n.Back)
-	switch len(n.Opens) {
-	case 0:
-		b.WriteString("this reopens no known flaw.")
-	case 1:
-		fmt.Fprintf(&b, "this reopens 1 fixed flaw: %s.", n.Opens[0])
-	default:
-		fmt.Fprintf(&b, "this reopens %d fixed flaws: %s.", len(n.Opens), strings.Join(n.Opens, ", "))
+// Text is the question in English, without its answers (keep, remove and restart).
+func (n Notice) Text() string { return n.In(wording.English()) }
+
+// In is the question in a language.
+func (n Notice) In(l *wording.Language) string {
+	flaws := make([]string, len(n.Opens))
+	for i, flaw := range n.Opens {
+		if id, ok := strings.CutSuffix(flaw, Exploited); ok {
+			flaw = id + " (" + l.Say("exploited") + ")"
+		}
+		flaws[i] = flaw
 	}
-	return b.String()
+	return l.Say("advice-crashes", "app", n.Name, "times", l.Times(n.Crashes), "label", n.Label, "before", l.Times(n.Before), "span", l.Span(n.Days)) +
+		" " + l.Say("advice-return", "n", len(flaws), "back", n.Back, "flaws", strings.Join(flaws, ", "))
 }
 
-func times(n int64) string {
-	switch n {
-	case 0:
-		return "never"
-	case 1:
-		return "once"
-	case 2:
-		return "twice"
-	}
-	return fmt.Sprintf("%d times", n)
-}
-
-// span is a number of days in words, whole weeks from two weeks on.
-func span(days int) string {
-	small := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
-	n, unit := max(days, 1), "day"
-	if n >= 14 {
-		n, unit = n/7, "week"
-	}
-	if n != 1 {
-		unit += "s"
-	}
-	if n < len(small) {
-		return small[n] + " " + unit
-	}
-	return fmt.Sprintf("%d %s", n, unit)
-}
+// Exploited ends a flaw of Opens that has known attacks.
+const Exploited = " (exploited)"
 
 // Answer is what a person said to a Notice.
 type Answer string
