@@ -7,6 +7,7 @@
 #   make bench           figures against the peers
 #   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|all)
 #   make build           the programs, in bin/
+#   make packages        deb and rpm for amd64 and arm64, in build/packages
 #   make lint            formatting, vet, staticcheck
 #   make docs            man pages and completion, made from the commands, in build/
 
@@ -20,7 +21,7 @@ LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSIO
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
+.PHONY: all build packages demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
 
 all: build
 
@@ -67,6 +68,9 @@ lint:
 	@out=$$($(GO) run $(GOFUMPT) -l . 2>&1); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+
+packages:
+	@packaging/build $(ARCH)
 
 docs:
 	@mkdir -p build/man build/completion
