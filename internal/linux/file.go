@@ -29,7 +29,8 @@ func Free(path string) (Space, error) {
 	if Root() {
 		blocks = st.Bfree
 	}
-	return Space{Available: int64(blocks) * st.Frsize, Total: int64(st.Blocks) * st.Frsize}, nil
+	size := int64(st.Frsize) // 32 bits wide on some machines
+	return Space{Available: int64(blocks) * size, Total: int64(st.Blocks) * size}, nil
 }
 
 // ReadOnly says whether the file system that holds path is mounted read-only.

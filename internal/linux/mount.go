@@ -47,53 +47,54 @@ func MountErofs(image *os.File, o Options) (*Mount, error) {
 	// With autoclear set the device goes when the mount goes; this descriptor
 	// only keeps it alive until then.
 	defer loop.Close()
-	m, err := mountErofs(loop.Name(), o)
+	want, err := deviceOf(loop)
 	if err != nil {
 		return nil, err
 	}
-	// The device was named by its path: make sure that is the one we configured.
-	var want unix.Stat_t
-	if err := unix.Fstat(int(loop.Fd()), &want); err != nil {
-		m.Close()
-		return nil, fmt.Errorf("cannot read the loop device: %w", err)
+	var m *Mount
+	err = aside(func() (err error) {
+		if err := want.node(o.Source); err != nil {
+			return err
+		}
+		m, err = newErofs(o)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if got, err := m.Device(); err != nil || got != device(want.Rdev) {
+	if got, err := m.Device(); err != nil || got != want {
 		m.Close()
 		return nil, fmt.Errorf("cannot mount %s: another device was mounted in its stead", loop.Name())
 	}
 	return m, nil
 }
 
-// mountErofs mounts the file or block device at path under the name o.Source.
-// The kernel takes the source as a path and shows it in mountinfo for good, so
-// a symbolic link of that name is laid out in a tmpfs that nobody else can
-// reach, and the mount is made with that as working directory.
+// mountErofs mounts the file at path under the name o.Source. The kernel takes
+// the source as a path and shows it in mountinfo for good, so a symbolic link
+// of that name is laid out aside.
 func mountErofs(path string, o Options) (m *Mount, err error) {
-	err = Isolated(func() error {
-		aside, err := newMount("tmpfs", nil, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID)
-		if err != nil {
-			return err
-		}
-		defer aside.Close()
-		if err := unix.Fchdir(int(aside.tree.Fd())); err != nil {
-			return err
-		}
+	err = aside(func() error {
 		if err := unix.Symlinkat(path, unix.AT_FDCWD, o.Source); err != nil {
 			return fmt.Errorf("cannot name the mount %q: %w", o.Source, err)
 		}
-		attr := unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV
-		if o.NoSuid {
-			attr |= unix.MOUNT_ATTR_NOSUID
-		}
-		m, err = newMount("erofs", func(fs int) error {
-			if err := unix.FsconfigSetString(fs, "source", o.Source); err != nil {
-				return err
-			}
-			return unix.FsconfigSetFlag(fs, "ro")
-		}, attr)
+		m, err = newErofs(o)
 		return err
 	})
 	return m, err
+}
+
+// newErofs mounts what o.Source names in the working directory.
+func newErofs(o Options) (*Mount, error) {
+	attr := unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV
+	if o.NoSuid {
+		attr |= unix.MOUNT_ATTR_NOSUID
+	}
+	return newMount("erofs", func(fs int) error {
+		if err := unix.FsconfigSetString(fs, "source", o.Source); err != nil {
+			return err
+		}
+		return unix.FsconfigSetFlag(fs, "ro")
+	}, attr)
 }
 
 // newMount makes a detached mount of a file system type.
