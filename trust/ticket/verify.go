@@ -110,27 +110,74 @@ func (t *Ticket) authentic(root *x509.Certificate, want *Expect) error {
 
 // match compares the claims with what is expected.
 func (c *Claims) match(want *Expect) error {
-	switch {
-	case c.Device != want.Device:
-		return fmt.Errorf("it is for another device, %s…", short(c.Device[:]))
-	case c.Product != want.Product:
-		return fmt.Errorf("it is for the product %s, this is %s", c.Product, want.Product)
-	case c.Baseline != want.Baseline:
-		return fmt.Errorf("it belongs to the baseline %s…, installed is %s…", short(c.Baseline[:]), short(want.Baseline[:]))
-	case c.Domain != Domain:
-		return fmt.Errorf("its nonce is of domain %d instead of %d", c.Domain, Domain)
-	case want.OfBaseline && c.Release != "":
-		return fmt.Errorf("it is for the release %s, not for the baseline", c.Release)
-	case !want.OfBaseline && c.Release == "":
-		return errors.New("it is for the baseline, not for a release")
-	case c.Nonce != want.Nonce:
-		return errors.New("its nonce is not in force: it was made for an earlier or a discarded state")
-	case !want.OfBaseline && !want.AnyRelease && c.Release != want.Release:
-		return fmt.Errorf("it is for the release %s instead of %s", c.Release, want.Release)
-	case want.AnySet:
+	for _, err := range []error{
+		c.matchDevice(want.Device), c.matchProduct(want.Product), c.matchBaseline(want.Baseline),
+		c.matchDomain(), c.matchNonce(want.OfBaseline, want.Nonce),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if !want.OfBaseline && !want.AnyRelease {
+		if err := c.matchRelease(want.Release); err != nil {
+			return err
+		}
+	}
+	if want.AnySet {
 		return nil
 	}
 	return matchSet(c.Cryptexes, want.Cryptexes)
+}
+
+func (c *Claims) matchDevice(want [32]byte) error {
+	if c.Device != want {
+		return fmt.Errorf("it is for another device, %s…", short(c.Device[:]))
+	}
+	return nil
+}
+
+func (c *Claims) matchProduct(want string) error {
+	if c.Product != want {
+		return fmt.Errorf("it is for the product %s, this is %s", c.Product, want)
+	}
+	return nil
+}
+
+func (c *Claims) matchBaseline(want [48]byte) error {
+	if c.Baseline != want {
+		return fmt.Errorf("it belongs to the baseline %s…, installed is %s…", short(c.Baseline[:]), short(want[:]))
+	}
+	return nil
+}
+
+func (c *Claims) matchDomain() error {
+	if c.Domain != Domain {
+		return fmt.Errorf("its nonce is of domain %d instead of %d", c.Domain, Domain)
+	}
+	return nil
+}
+
+// matchNonce tells a baseline's ticket, which has none, from all others.
+func (c *Claims) matchNonce(ofBaseline bool, want [48]byte) error {
+	switch {
+	case ofBaseline && c.Release != "":
+		return fmt.Errorf("it is for the release %s, not for the baseline", c.Release)
+	case !ofBaseline && c.Release == "":
+		return errors.New("it is for the baseline, not for a release")
+	case c.Nonce != want:
+		return errors.New("its nonce is not in force: it was made for an earlier or a discarded state")
+	}
+	return nil
+}
+
+func (c *Claims) matchRelease(want string) error {
+	switch {
+	case c.Release == "":
+		return errors.New("it is for the baseline, not for a release")
+	case c.Release != want:
+		return fmt.Errorf("it is for the release %s instead of %s", c.Release, want)
+	}
+	return nil
 }
 
 // matchSet says in which way two sets differ.
