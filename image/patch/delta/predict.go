@@ -20,9 +20,9 @@ const (
 type Predictor struct {
 	projection *align.Projection
 	fixes      map[elfref.Place]elfref.Place
-	learned    map[elfref.Place]elfref.Place
-	near       map[elfref.Place]int64 // by neighbourhood: how far places moved
-	pairs      map[int]int            // old element → new element
+	learned    places
+	near       places      // by neighbourhood: how far places moved
+	pairs      map[int]int // old element → new element
 }
 
 // NewPredictor returns a predictor that has learned nothing yet.
@@ -30,8 +30,6 @@ func NewPredictor(l *Layout) *Predictor {
 	q := &Predictor{
 		projection: align.Project(l.Runs),
 		fixes:      map[elfref.Place]elfref.Place{},
-		learned:    map[elfref.Place]elfref.Place{},
-		near:       map[elfref.Place]int64{},
 		pairs:      map[int]int{},
 	}
 	for _, f := range l.Fixes {
@@ -65,7 +63,7 @@ func nearKey(p elfref.Place, size uint) elfref.Place {
 
 // Place predicts where a place has gone, and how sure that is.
 func (q *Predictor) Place(p elfref.Place) (elfref.Place, int) {
-	if to, ok := q.learned[p]; ok {
+	if to, ok := q.learned.get(p); ok {
 		return to, learned
 	}
 	if p < elfref.Unbacked {
@@ -73,13 +71,13 @@ func (q *Predictor) Place(p elfref.Place) (elfref.Place, int) {
 		if ok {
 			return to, covered
 		}
-		if shift, ok := q.near[nearKey(p, 5)]; ok {
+		if shift, ok := q.near.get(nearKey(p, 5)); ok {
 			return p + shift, uncovered
 		}
 		return to, uncovered
 	}
 	for _, size := range neighbourhoods {
-		if shift, ok := q.near[nearKey(p, size)]; ok {
+		if shift, ok := q.near.get(nearKey(p, size)); ok {
 			return p + shift, unbacked
 		}
 	}
@@ -95,15 +93,15 @@ func (q *Predictor) learn(p, actual, predicted elfref.Place, state int) {
 	if predicted == actual && state != uncovered && state != unbacked {
 		return
 	}
-	q.learned[p] = actual
+	q.learned.set(p, actual)
 	if p < elfref.Unbacked {
-		q.near[nearKey(p, 5)] = actual - p
+		q.near.set(nearKey(p, 5), actual-p)
 		return
 	}
 	for _, size := range neighbourhoods {
-		q.near[nearKey(p, size)] = actual - p
+		q.near.set(nearKey(p, size), actual-p)
 	}
 }
 
-// Learned is how many places a predictor has learned about.
-func (q *Predictor) Learned() int { return len(q.learned) }
+// Learned is how many places and neighbourhoods a predictor has learned about.
+func (q *Predictor) Learned() int { return q.learned.n + q.near.n }
