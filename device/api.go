@@ -22,6 +22,7 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"reapply":   byRoot(open, (*Device).Reapply),
 		"automatic": byRoot(open, (*Device).Automatic),
 		"remove":    {Allow: mayRemove(open), Handle: by(open, (*Device).Remove)},
+		"relaunch":  byRoot(open, (*Device).Relaunch),
 		"restart":   {Allow: root, Handle: asked(open, (*Device).Restart)},
 		"confirm": {Allow: root, Handle: asked(open, func(d *Device, ctx context.Context, _ struct{}, r Report) (Confirmed, error) {
 			return d.Confirm(ctx, r)
@@ -40,6 +41,8 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"answer":   {Handle: by(open, (*Device).Answer)},
 
 		"analytics": {Handle: plain(open, (*Device).Analytics)},
+		"settings":  {Handle: plain(open, (*Device).Settings)},
+		"flaws":     {Handle: plain(open, (*Device).Flaws)},
 		"share":     byRoot(open, (*Device).Share),
 		"relay":     {Allow: root, Handle: asked(open, (*Device).Relay)},
 	}

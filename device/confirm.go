@@ -102,5 +102,5 @@ func (d *Device) giveUp(ctx context.Context, next store.Set, r activate.Refusal,
 	if err := d.run(ctx, c, nil, report); err != nil {
 		return err
 	}
-	return activate.Unstage(d.Store)
+	return d.unstage(ctx)
 }

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -8,7 +9,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/trust/identity"
@@ -208,5 +208,5 @@ func (d *Device) startOver(t transport.TPM, why error, report Report) error {
 	if err := d.freshNonces(t); err != nil {
 		return err
 	}
-	return activate.Unstage(d.Store)
+	return d.unstage(context.Background())
 }

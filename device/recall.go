@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/release"
@@ -81,7 +80,7 @@ func (d *Device) unstageRecalled(ctx context.Context, st state, r *Recalled, rep
 	if err := d.run(ctx, c, nil, report); err != nil {
 		return err
 	}
-	if err := activate.Unstage(d.Store); err != nil {
+	if err := d.unstage(ctx); err != nil {
 		report.warn("relaunch", "apps launched before the restart may still get it: %v", err)
 	}
 	if st.current != nil {

@@ -3,7 +3,6 @@ package device
 import (
 	"context"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -116,7 +115,7 @@ func (d *Device) removal(ctx context.Context, o RemoveOptions, actor Actor, repo
 		return res, nil
 	}
 	res.State = "removed"
-	if err := activate.Unstage(d.Store); err != nil {
+	if err := d.unstage(ctx); err != nil {
 		report.warn("relaunch", "apps launched before the restart may still get it: %v", err)
 	}
 	res.Relaunch = d.affected(*set)
@@ -177,7 +176,7 @@ func (d *Device) cancelRemoval(ctx context.Context, st state, o RemoveOptions, a
 	if err := d.run(ctx, c, nil, report); err != nil {
 		return res, err
 	}
-	if err := activate.Unstage(d.Store); err != nil {
+	if err := d.unstage(ctx); err != nil {
 		report.warn("relaunch", "%v", err)
 	}
 	return res, nil

@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/launch"
+	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/device/units"
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -25,13 +29,18 @@ type relaunchFlags struct {
 func newRelaunch() *cobra.Command {
 	var f relaunchFlags
 	cmd := &cobra.Command{
-		Use:   "relaunch APP",
-		Short: "bring an app onto the newest installed content",
+		Use:   "relaunch APP | UNIT",
+		Short: "bring an app or a service onto the newest installed content",
 		Long: `Relaunch names the processes of an app that run on old content, asks them to end, and
-starts the app again on the content that is staged, in the background. A service is
-restarted by systemd. Processes that don't end in time are named and left alone,
-unless --force is given.`,
-		Example: "  sealant relaunch browser\n  sealant relaunch mail --dry-run",
+starts the app again on the content that is staged, in the background. Processes that
+don't end in time are named and left alone, unless --force is given.
+
+A service, by its name in apps.d or by that of its unit, is restarted by systemd, and
+nothing but it: a service that does not run stays so, and gets the content at its next
+start; of a template all instances are restarted. A service that does not come up goes
+back to the content of the last boot, and the error says why it failed. Who may
+relaunch services polkit decides (org.sealant.relaunch), where it runs; else root.`,
+		Example: "  sealant relaunch browser\n  sealant relaunch mail --dry-run\n  sudo sealant relaunch nginx.service",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return relaunch(cmd, args[0], f)
@@ -50,7 +59,9 @@ type relaunched struct {
 	Foreign []running.Use `json:"foreign"` // of other users
 	PID     int           `json:"pid,omitempty"`
 	Unit    string        `json:"unit,omitempty"`
-	Remain  []running.Use `json:"remain"` // on old content even so
+	// What became of the service, or of each instance of a template.
+	Done   []units.Outcome `json:"done,omitempty"`
+	Remain []running.Use   `json:"remain"` // on old content even so
 }
 
 func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
@@ -63,6 +74,10 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	if err != nil {
 		return err
 	}
+	_, unknown := launch.FindApp(apps, id)
+	if app, err := device.ServiceOf(apps, id); err == nil && (unknown == nil || strings.Contains(id, ".") || units.Present(st)) {
+		return relaunchService(cmd, app, f)
+	}
 	plan, err := running.NewPlan(st, apps, id)
 	if err != nil {
 		return err
@@ -72,13 +87,7 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	if f.dryRun || len(plan.Old) == 0 {
 		return finishRelaunch(s, result)
 	}
-	if plan.App.Unit != "" {
-		result.Unit = plan.App.Unit
-		err = plan.RestartUnit(cmd.Context())
-	} else {
-		result.PID, err = again(cmd.Context(), st, plan, f)
-	}
-	if err != nil {
+	if result.PID, err = again(cmd.Context(), st, plan, f); err != nil {
 		return err
 	}
 	after, err := running.NewPlan(st, apps, id)
@@ -87,6 +96,33 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 	}
 	result.Remain = append(result.Remain, after.Old...)
 	s.Notef("%s %s %s\n", s.Good(), plan.App.Name, relaunchOutcome(result))
+	return finishRelaunch(s, result)
+}
+
+// relaunchService has the agent restart a service; it sees all processes.
+func relaunchService(cmd *cobra.Command, app policy.App, f relaunchFlags) error {
+	s := cli.For(cmd)
+	before, err := ask[device.Running](cmd, "ps", none{})
+	if err != nil {
+		return err
+	}
+	result := relaunched{App: app.ID, Unit: app.Unit, Ended: append([]running.Use{}, before.Pick(app)...), Foreign: []running.Use{}, Remain: []running.Use{}}
+	if len(result.Ended) > 0 {
+		s.Notef("%s on old content: %s\n", app.Name, running.Names(result.Ended))
+	}
+	if f.dryRun {
+		return finishRelaunch(s, result)
+	}
+	done, err := ask[device.Relaunched](cmd, "relaunch", device.RelaunchOptions{App: app.Unit})
+	if err != nil {
+		return err
+	}
+	result.Done = done.Done
+	after, err := ask[device.Running](cmd, "ps", none{})
+	if err != nil {
+		return err
+	}
+	result.Remain = append(result.Remain, after.Pick(app)...)
 	return finishRelaunch(s, result)
 }
 
@@ -131,8 +167,6 @@ func relaunchOutcome(r relaunched) string {
 	switch {
 	case len(r.Remain) > 0:
 		return "was restarted, but not onto the new content"
-	case r.Unit != "":
-		return "was restarted (" + r.Unit + ")"
 	}
 	return sprintf("runs on the new content, process %d", r.PID)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -40,7 +39,9 @@ func Boot(ctx context.Context, root string) (Record, error) {
 // BootStore is Boot with the state of st. In an initrd, st is the future root's,
 // with the initrd's own /run (store.WithRun).
 func BootStore(ctx context.Context, st *store.Store) (Record, error) {
-	b := &boot{st: st, record: newRecord()}
+	b := &boot{st: st, guard: newGuard(st)}
+	b.guard.booting = true
+	b.record = newRecord(b.guard)
 	err := b.run(ctx)
 	b.record.Error = text(err)
 	return b.record, errors.Join(err, b.record.write(b.st))
@@ -49,10 +50,15 @@ func BootStore(ctx context.Context, st *store.Store) (Record, error) {
 // boot is one run of Boot.
 type boot struct {
 	st     *store.Store
+	guard  guard
 	record Record
 }
 
 func (b *boot) run(ctx context.Context) error {
+	if err := b.guard.sweep(); err != nil {
+		// What an earlier start of this program left behind harms nothing.
+		b.record.Enforcing = append(b.record.Enforcing, err.Error())
+	}
 	baseline, err := ReadBaseline(b.st)
 	if err != nil {
 		// Without it there is nothing to compare anything with.
@@ -126,7 +132,7 @@ func (b *boot) use(ctx context.Context, a *authority, slot store.Slot, set store
 	if err != nil {
 		return err
 	}
-	list, err := attachSet(ctx, b.st, want, linux.Options{}, nil)
+	list, err := b.guard.attachSet(ctx, b.st, set, want, nil)
 	if err != nil {
 		return err
 	}
@@ -177,13 +183,13 @@ func (b *boot) attach(id string, list []attached) error {
 	if err := pointTo(b.st.BootedPath(), "sets/"+id); err != nil {
 		return err
 	}
-	return stage(b.st, id)
+	return stage(b.st, id, nil)
 }
 
 // deliver attaches what the OS update delivered, each image for itself: from
 // its own file, else from a copy in the state with the same digest.
 func (b *boot) deliver(ctx context.Context, baseline release.Baseline) error {
-	list, errs := attachAll(ctx, baselineContents(baseline), b.delivered, linux.Options{}, nil)
+	list, errs := b.guard.attachAll(ctx, baselineContents(baseline), b.delivered, nil)
 	b.retryStored(ctx, baseline, list, errs)
 	var good []attached
 	var failure error
@@ -219,7 +225,7 @@ func (b *boot) retryStored(ctx context.Context, baseline release.Baseline, list 
 		if errs[i] == nil {
 			continue
 		}
-		again, err := attachAll(ctx, []ticket.Cryptex{want}, stored(b.st), linux.Options{}, nil)
+		again, err := b.guard.attachAll(ctx, []ticket.Cryptex{want}, stored(b.st), nil)
 		if err[0] == nil {
 			list[i], errs[i] = again[0], nil
 		}

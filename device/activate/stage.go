@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/sealant-os/sealant/device/store"
-	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -17,12 +16,19 @@ import (
 //
 // If anything is refused the set staged before stays. Staging a set again
 // verifies it again. Undo is Unstage.
-func Stage(ctx context.Context, st *store.Store, set store.Set, progress func(done, total int64)) error {
+//
+// What then does is done when launches get the new set and the one before is
+// still mounted: whoever names its mounts is told to name others.
+func Stage(ctx context.Context, st *store.Store, set store.Set, progress func(done, total int64), then ...func() error) error {
 	want, err := authorised(st, set)
 	if err != nil {
 		return err
 	}
-	list, err := attachSet(ctx, st, want, linux.Options{}, progress)
+	g := newGuard(st)
+	if err := g.sweep(); err != nil {
+		return err
+	}
+	list, err := g.attachSet(ctx, st, set, want, progress)
 	if err != nil {
 		return err
 	}
@@ -30,23 +36,24 @@ func Stage(ctx context.Context, st *store.Store, set store.Set, progress func(do
 	if err := placeSet(st, set.ID, list); err != nil {
 		return err
 	}
-	return stage(st, set.ID)
+	return stage(st, set.ID, then)
 }
 
 // Unstage makes launches get the booted set again and takes the staged one's
-// mounts away. Apps that were launched with it keep it. It is idempotent.
-func Unstage(st *store.Store) error {
+// mounts away. Apps that were launched with it keep it. It is idempotent. then
+// is as in Stage.
+func Unstage(st *store.Store, then ...func() error) error {
 	booted, err := Booted(st)
 	if err != nil {
 		return err
 	}
-	return stage(st, booted)
+	return stage(st, booted, then)
 }
 
 // stage switches the link for launches, then removes what neither a launch nor
 // the running system gets any more. A launch that has just read the old link
 // notices and reads it again.
-func stage(st *store.Store, id string) error {
+func stage(st *store.Store, id string, then []func() error) error {
 	booted, err := Booted(st)
 	if err != nil {
 		return err
@@ -62,7 +69,11 @@ func stage(st *store.Store, id string) error {
 	if err != nil {
 		return err
 	}
-	return sweep(st, id, booted)
+	var errs []error
+	for _, f := range then {
+		errs = append(errs, f())
+	}
+	return errors.Join(append(errs, sweep(st, id, booted))...)
 }
 
 // authorised verifies the ticket of a set that is staged or in force.

@@ -12,7 +12,8 @@ import (
 //	name      = "Browser"               # for people; default: the id
 //	cryptexes = ["web"]
 //	command   = ["/usr/bin/browser"]    # what `sealant run browser` starts
-//	unit      = "browser.service"       # or: the systemd service to restart
+//	unit      = "browser.service"       # or: the systemd service to restart;
+//	                                    # browser@.service is all its instances
 //	match     = ["/usr/lib/browser/"]   # further executables of the app; a
 //	                                    # last / means everything below
 //	version   = ["/usr/bin/browser", "--version"]   # optional: prints its version
@@ -47,6 +48,37 @@ func (a App) Owns(executable string) bool {
 		}
 	}
 	return false
+}
+
+// OwnsUnit says whether a unit of systemd is the app's service, or an instance
+// of its template.
+func (a App) OwnsUnit(unit string) bool {
+	if a.Unit == "" || a.Unit == unit {
+		return a.Unit == unit && unit != ""
+	}
+	name, instance, ok := strings.Cut(unit, "@")
+	return ok && name+"@.service" == a.Unit && instance != ".service" && strings.HasSuffix(instance, ".service")
+}
+
+// maxUnit is the longest name of a unit, in bytes, as systemd has it.
+const maxUnit = 255
+
+// CheckUnit says whether a name can be that of a service of the system: a
+// service, a template ("getty@.service") or an instance.
+func CheckUnit(unit string) error {
+	name, isService := strings.CutSuffix(unit, ".service")
+	for _, other := range []string{".socket", ".timer", ".path", ".target", ".scope", ".slice", ".mount"} {
+		if strings.HasSuffix(unit, other) {
+			return fmt.Errorf("%q is no service: name the service that it starts", unit)
+		}
+	}
+	odd := func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@", r)
+	}
+	if !isService || name == "" || name[0] == '.' || strings.ContainsFunc(name, odd) || len(unit) > maxUnit {
+		return fmt.Errorf("%q is not the name of a service (x.service)", unit)
+	}
+	return nil
 }
 
 func loadApps(dir string) ([]App, error) {
@@ -89,6 +121,11 @@ func (a App) check() error {
 	}
 	if len(a.Command) > 0 && a.Unit != "" {
 		return fmt.Errorf("command and unit: only one of them")
+	}
+	if a.Unit != "" {
+		if err := CheckUnit(a.Unit); err != nil {
+			return fmt.Errorf("unit: %w", err)
+		}
 	}
 	if len(a.Command) > 0 && !filepath.IsAbs(a.Command[0]) {
 		return fmt.Errorf("command: %q is not an absolute path", a.Command[0])

@@ -245,7 +245,7 @@ func (s *scan) add(p *linux.Process, found map[linux.Device]*Proof, r launch.Rec
 	}
 	u := Use{PID: p.PID, UID: status.UID[0], Command: stat.Command, Unit: linux.Unit(cgroup), App: r.App, start: stat.Start}
 	if u.App == "" {
-		u.App = s.app(p, u.Unit)
+		u.App = s.app(p, u.Unit, cgroup)
 	}
 	// A process may hold two images of one cryptex, mapped before and after
 	// something was switched under it: each is told.
@@ -262,9 +262,11 @@ func (s *scan) add(p *linux.Process, found map[linux.Device]*Proof, r launch.Rec
 }
 
 // app finds the app of a process that wasn't launched.
-func (s *scan) app(p *linux.Process, unit string) string {
+func (s *scan) app(p *linux.Process, unit, cgroup string) string {
+	// A person's own manager may have a unit of any name.
+	own := strings.Contains(cgroup, "/user@")
 	for _, a := range s.apps {
-		if a.Unit != "" && a.Unit == unit {
+		if !own && a.OwnsUnit(unit) {
 			return a.ID
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -37,10 +36,27 @@ func NewPlan(st *store.Store, apps []policy.App, id string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	return planOf(app, found), nil
+}
+
+// Pick is NewPlan from a scan that somebody else made, for a service whether
+// apps.d has it or not.
+func (s *Scan) Pick(service policy.App) []Use {
+	var old []Use
+	for _, u := range s.Uses {
+		ours := service.OwnsUnit(u.Unit) || u.App != "" && u.App == service.ID && service.Unit == ""
+		if ours && u.State != Active && !slices.ContainsFunc(old, func(x Use) bool { return x.PID == u.PID }) {
+			old = append(old, u)
+		}
+	}
+	return old
+}
+
+func planOf(app policy.App, found *Scan) *Plan {
 	plan := &Plan{App: app, Hidden: found.Hidden}
 	uid := os.Getuid()
 	for _, u := range found.Uses {
-		if u.App != id || u.State == Active || !app.Uses(u.Cryptex) || u.PID == os.Getpid() {
+		if u.App != app.ID || u.State == Active || !app.Uses(u.Cryptex) || u.PID == os.Getpid() {
 			continue
 		}
 		list := &plan.Old
@@ -51,7 +67,7 @@ func NewPlan(st *store.Store, apps []policy.App, id string) (*Plan, error) {
 			*list = append(*list, u)
 		}
 	}
-	return plan, nil
+	return plan
 }
 
 // Names lists processes for people: "2211 (browser), 2240 (browser)".
@@ -146,17 +162,4 @@ func waitFor(ctx context.Context, list []*target, timeout time.Duration) (left [
 		}
 	}
 	return left
-}
-
-// RestartUnit asks systemd to restart the app's service.
-func (p *Plan) RestartUnit(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "systemctl", "restart", "--", p.App.Unit).CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) {
-		return &fault.Unsupported{Feature: "restarting a service without systemd"}
-	}
-	if err != nil {
-		said := strings.TrimSpace(string(out))
-		return fmt.Errorf("cannot restart %s: %w: %s", p.App.Unit, err, said)
-	}
-	return nil
 }

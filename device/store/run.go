@@ -51,3 +51,10 @@ func (s *Store) LaunchDir() string { return filepath.Join(s.RunDir(), "launches"
 
 // LaunchSocketPath is where the agent starts apps for ordinary users.
 func (s *Store) LaunchSocketPath() string { return filepath.Join(s.RunDir(), "launch.sock") }
+
+// UnitDir is where systemd reads what changes its units until the next boot. It
+// exists where systemd runs.
+func (s *Store) UnitDir() string { return filepath.Join(s.root, "run/systemd/system") }
+
+// SystemdSocketPath is where systemd answers root, without a bus.
+func (s *Store) SystemdSocketPath() string { return filepath.Join(s.root, "run/systemd/private") }
