@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -134,6 +135,11 @@ all of it is right; otherwise nothing is left behind.
 				return err
 			}
 			defer p.Close()
+			h, err := patch.Inspect(p.reader())
+			if err != nil {
+				return err
+			}
+			keepTo(min(h.Memory, memory<<20))
 			bar := s.Progress("apply", 0)
 			var result patch.Result
 			err = writeAtomically(out, func(f *os.File) (err error) {
@@ -158,6 +164,17 @@ all of it is right; otherwise nothing is left behind.
 	cmd.Flags().Int64Var(&memory, "memory", patch.DefaultMaxMemory>>20, "refuse a patch that needs more memory than this, in MiB")
 	_ = cmd.MarkFlagRequired("output")
 	return cmd
+}
+
+// outside is what a process takes that the Go runtime does not count: the
+// program's own pages.
+const outside = 12 << 20
+
+// keepTo has the collector of garbage keep the process within so many bytes. A
+// program that ends soon has no other use for it.
+func keepTo(memory int64) {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(max(memory-outside, 8<<20))
 }
 
 func newPatchInspect() *cobra.Command {
