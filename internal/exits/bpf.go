@@ -13,11 +13,11 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/layout"
 	"github.com/sealant-os/sealant/internal/linux"
 )
 
@@ -64,7 +64,7 @@ func OpenBPF() (*BPF, error) {
 	b := &BPF{}
 	if err := b.open(); err != nil {
 		b.Close()
-		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, btf.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, ebpf.ErrNotSupported) || layout.Missing(err) {
 			return nil, fmt.Errorf("%w (%w)", &fault.Unsupported{Feature: "BPF on the exit of processes", Kernel: "5.8"}, err)
 		}
 		return nil, fmt.Errorf("cannot watch the exit of processes by BPF: %w", err)
@@ -81,11 +81,11 @@ func (b *BPF) open() error {
 			return err
 		}
 	}
-	spec, err := btf.LoadKernelSpec()
+	kernel, err := layout.Running()
 	if err != nil {
 		return err
 	}
-	at, err := offsets(spec)
+	at, err := offsets(kernel)
 	if err != nil {
 		return err
 	}

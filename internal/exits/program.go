@@ -1,14 +1,13 @@
 package exits
 
 import (
-	"fmt"
-
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
+
+	"github.com/sealant-os/sealant/internal/layout"
 )
 
-// layout is where this kernel keeps the fields that the programs read, in bytes.
-type layout struct {
+// fields is where this kernel keeps the fields that the programs read, in bytes.
+type fields struct {
 	tgid, signal, exitCode, ptrace, parent, leader, started, nsproxy int16 // in struct task_struct
 	live, groupExitCode                                              int16 // in struct signal_struct
 	mountNamespace                                                   int16 // in struct nsproxy
@@ -19,85 +18,27 @@ type layout struct {
 	device                                                           int16 // in struct super_block
 }
 
-func offsets(spec *btf.Spec) (layout, error) {
-	var (
-		at   layout
-		errs error
-	)
-	find := func(structure string, path ...string) int16 {
-		o, err := offset(spec, structure, path...)
-		if err != nil && errs == nil {
-			errs = err
-		}
-		return o
+func offsets(kernel *layout.Kernel) (fields, error) {
+	at := fields{
+		tgid:            kernel.Field("task_struct", "tgid"),
+		signal:          kernel.Field("task_struct", "signal"),
+		exitCode:        kernel.Field("task_struct", "exit_code"),
+		ptrace:          kernel.Field("task_struct", "ptrace"),
+		parent:          kernel.Field("task_struct", "real_parent"),
+		leader:          kernel.Field("task_struct", "group_leader"),
+		started:         kernel.Field("task_struct", "start_boottime"),
+		nsproxy:         kernel.Field("task_struct", "nsproxy"),
+		live:            kernel.Field("signal_struct", "live"),
+		groupExitCode:   kernel.Field("signal_struct", "group_exit_code"),
+		mountNamespace:  kernel.Field("nsproxy", "mnt_ns"),
+		namespaceNumber: kernel.Field("mnt_namespace", "ns", "inum"),
+		binary:          kernel.Field("linux_binprm", "file"),
+		inode:           kernel.Field("file", "f_inode"),
+		number:          kernel.Field("inode", "i_ino"),
+		super:           kernel.Field("inode", "i_sb"),
+		device:          kernel.Field("super_block", "s_dev"),
 	}
-	at.tgid = find("task_struct", "tgid")
-	at.signal = find("task_struct", "signal")
-	at.exitCode = find("task_struct", "exit_code")
-	at.ptrace = find("task_struct", "ptrace")
-	at.parent = find("task_struct", "real_parent")
-	at.leader = find("task_struct", "group_leader")
-	at.started = find("task_struct", "start_boottime")
-	at.nsproxy = find("task_struct", "nsproxy")
-	at.live = find("signal_struct", "live")
-	at.groupExitCode = find("signal_struct", "group_exit_code")
-	at.mountNamespace = find("nsproxy", "mnt_ns")
-	at.namespaceNumber = find("mnt_namespace", "ns", "inum")
-	at.binary = find("linux_binprm", "file")
-	at.inode = find("file", "f_inode")
-	at.number = find("inode", "i_ino")
-	at.super = find("inode", "i_sb")
-	at.device = find("super_block", "s_dev")
-	return at, errs
-}
-
-// offset finds a field of a structure, or of a structure inside it.
-func offset(spec *btf.Spec, structure string, path ...string) (int16, error) {
-	var s *btf.Struct
-	if err := spec.TypeByName(structure, &s); err != nil {
-		return 0, fmt.Errorf("the kernel's type %s: %w", structure, err)
-	}
-	var (
-		total   uint32
-		members = s.Members
-	)
-	for _, name := range path {
-		m, base, ok := member(members, name)
-		if !ok {
-			return 0, fmt.Errorf("the kernel's field %s.%s: %w", structure, name, btf.ErrNotFound)
-		}
-		total += base
-		members = membersOf(m.Type)
-	}
-	if total > 1<<15-1 {
-		return 0, fmt.Errorf("the kernel's field %s.%v is too far: %w", structure, path, btf.ErrNotFound)
-	}
-	return int16(total), nil
-}
-
-// member finds a field by name, in nameless structures and unions too.
-func member(members []btf.Member, name string) (btf.Member, uint32, bool) {
-	for _, m := range members {
-		if m.Name == name {
-			return m, m.Offset.Bytes(), true
-		}
-		if m.Name == "" {
-			if found, base, ok := member(membersOf(m.Type), name); ok {
-				return found, m.Offset.Bytes() + base, true
-			}
-		}
-	}
-	return btf.Member{}, 0, false
-}
-
-func membersOf(t btf.Type) []btf.Member {
-	switch t := btf.UnderlyingType(t).(type) {
-	case *btf.Struct:
-		return t.Members
-	case *btf.Union:
-		return t.Members
-	}
-	return nil
+	return at, kernel.Err()
 }
 
 // Slots of the programs' stack, below the frame pointer.
@@ -118,7 +59,7 @@ const (
 
 // onFork lets the children of tracked processes inherit their root. Its arguments
 // are the parent's and the child's task.
-func (b *BPF) onFork(at layout) asm.Instructions {
+func (b *BPF) onFork(at fields) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),
 		asm.LoadMem(asm.R7, asm.R1, 8, asm.DWord),
@@ -145,7 +86,7 @@ func (b *BPF) onFork(at layout) asm.Instructions {
 // onExec tells when a process begins to run a watched program, and makes it a root
 // unless it is tracked already. Its arguments are the task, its number before, and
 // the new program.
-func (b *BPF) onExec(at layout) asm.Instructions {
+func (b *BPF) onExec(at fields) asm.Instructions {
 	code := asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),
 		asm.LoadMem(asm.R7, asm.R1, 16, asm.DWord),
@@ -196,7 +137,7 @@ func empty() asm.Instructions {
 
 // onExit runs for every thread that ends and goes on only for the last one of
 // its process: then signal->live is 0. Its argument is the thread's task.
-func (b *BPF) onExit(at layout) asm.Instructions {
+func (b *BPF) onExit(at fields) asm.Instructions {
 	code := asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),
 		asm.LoadMem(asm.R7, asm.R6, at.signal, asm.DWord),
@@ -240,7 +181,7 @@ func (b *BPF) onExit(at layout) asm.Instructions {
 }
 
 // tell fills in what is known of the task in R6 and hands the record over.
-func (b *BPF) tell(at layout) asm.Instructions {
+func (b *BPF) tell(at fields) asm.Instructions {
 	code := asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R6, at.parent, asm.DWord).WithSymbol("tell"),
 		asm.LoadMem(asm.R1, asm.R1, at.tgid, asm.Word),
