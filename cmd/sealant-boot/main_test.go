@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/test/namespace"
@@ -25,7 +27,7 @@ func TestRun(t *testing.T) {
 		return code, stderr.String()
 	}
 	code, text := say("--root", d.Root)
-	want := "sealant-boot: attached 42.3 (b) SI-2026-0007 (at mount) from next: os, web; tries left: 2\n"
+	want := fmt.Sprintf("sealant-boot: attached 42.3 (b) SI-2026-0007 (%s) from next: os, web; tries left: 2\n", activate.Enforced())
 	if code != 0 || text != want {
 		t.Errorf("%d\n%s", code, text)
 	}
@@ -33,7 +35,7 @@ func TestRun(t *testing.T) {
 	file := d.Store.ImagePath(web.Image)
 	rig.Damage(t, file, 5000)
 	code, text = say("--root", d.Root)
-	if code != 32 || !strings.Contains(text, "refused next SI-2026-0007: web ("+file+")") || !strings.Contains(text, "attached 42.3 baseline (at mount) from current: os, web\n") {
+	if code != 32 || !strings.Contains(text, "refused next SI-2026-0007: web ("+file+")") || !strings.Contains(text, fmt.Sprintf("attached 42.3 baseline (%s) from current: os, web\n", activate.Enforced())) {
 		t.Errorf("%d\n%s", code, text)
 	}
 	if err := os.RemoveAll(d.Store.BaselinePath()); err != nil {

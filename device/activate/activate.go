@@ -27,9 +27,14 @@
 //
 // # Enforcement
 //
-// How strongly the content is guarded after it was mounted is an [Enforcement].
-// Where it is AtMount, whoever can write the image's file later can change what
-// runs; every boot and every staging reads and verifies all of it again.
+// Where the kernel has the device mapper, content is mounted through dm-verity
+// with the root hash that the ticket names: every block is compared whenever it
+// is read from the disk. Before that, staging reads all of the image; a boot
+// reads all but the data, whose blocks the kernel compares anyway. Elsewhere,
+// and nowhere else, content is verified whole when it is mounted, at boot too,
+// and whoever can write the image's file later can change what runs. Boot record
+// and status say which it is and why; the policy trust.enforcement can forbid
+// the weaker way, see [Enforcement].
 //
 // The package links no network code and starts no processes: sealant-boot is
 // little more than its Boot.
@@ -56,9 +61,6 @@ const (
 	// whenever it is read from the disk.
 	Kernel Enforcement = "kernel"
 )
-
-// Enforced is the enforcement of what this machine mounts.
-func Enforced() Enforcement { return AtMount }
 
 // sourcePrefix begins the source that mountinfo shows for a cryptex.
 const sourcePrefix = "sealant"

@@ -181,7 +181,7 @@ func TestAttachesTheVerifiedFile(t *testing.T) {
 	_, err := Boot(t.Context(), d.Root)
 	must(t, err)
 	a := d.Improve("SI-2026-0001", 1)
-	list, errs := attachAll(t.Context(), contents(a), func(want ticket.Cryptex) (*os.File, error) {
+	list, errs := newGuard(d.Store).attachAll(t.Context(), contents(a), func(want ticket.Cryptex) (*os.File, error) {
 		path := d.Store.ImagePath(want.Image)
 		f, err := os.Open(path)
 		must(t, err)
@@ -189,7 +189,7 @@ func TestAttachesTheVerifiedFile(t *testing.T) {
 			must(t, os.Rename(d.Store.BaseImagePath("web"), path))
 		}
 		return f, nil
-	}, linux.Options{}, nil)
+	}, nil)
 	defer closeAll(list)
 	must(t, errors.Join(errs...))
 	must(t, placeSet(d.Store, a.ID, list))
@@ -229,7 +229,7 @@ func TestNoMomentWithoutContent(t *testing.T) {
 	for i := range 20 {
 		set := sets[i%2]
 		must(t, Stage(t.Context(), d.Store, set, nil))
-		list, err := attachSet(t.Context(), d.Store, contents(set), linux.Options{}, nil)
+		list, err := newGuard(d.Store).attachSet(t.Context(), d.Store, set, contents(set), nil)
 		must(t, err)
 		must(t, placeSet(d.Store, set.ID, list))
 		must(t, exposeSet(d.Store, set.ID, rig.Names))

@@ -31,15 +31,22 @@ func closeAll(list []attached) {
 // progressFunc is told how many bytes of a set were verified.
 type progressFunc func(done, total int64)
 
-// attach verifies every byte of the open image against want, and mounts that
-// open file. Whatever happens to the file's name in between doesn't matter.
-func attach(ctx context.Context, f *os.File, want ticket.Cryptex, o linux.Options, progress progressFunc) (attached, error) {
-	if err := verify(ctx, f, want, progress); err != nil {
+// attach verifies the open image against want, and mounts that open file.
+// Whatever happens to the file's name in between doesn't matter.
+func (g guard) attach(ctx context.Context, f *os.File, want ticket.Cryptex, progress progressFunc) (attached, error) {
+	c, err := inspect(f, want)
+	if err != nil {
 		return attached{}, err
 	}
-	o.Source = source(want.Name, want.Image)
-	o.NoSuid = want.Subtype != uint8(image.OS)
-	m, err := linux.MountErofs(f, o)
+	if g.enforcement == Kernel && g.booting {
+		err = c.VerifyFrame()
+	} else {
+		err = verifyWhole(ctx, c, want, progress)
+	}
+	if err != nil {
+		return attached{}, err
+	}
+	m, err := g.mount(f, c, want)
 	if err != nil {
 		return attached{}, err
 	}
@@ -51,38 +58,66 @@ func attach(ctx context.Context, f *os.File, want ticket.Cryptex, o linux.Option
 	return attached{want, m, device}, nil
 }
 
+// mount mounts a verified image. What decides which bytes are read is the root
+// of the ticket; salt and sizes are bound to it by the seal's digest.
+func (g guard) mount(f *os.File, c *image.Cryptex, want ticket.Cryptex) (*linux.Mount, error) {
+	o := linux.Options{Source: source(want.Name, want.Image), NoSuid: want.Subtype != uint8(image.OS)}
+	if g.enforcement != Kernel {
+		return linux.MountErofs(f, o)
+	}
+	return linux.MountVerity(f, linux.Verity{
+		Name:   deviceName(want.Name, want.Image),
+		Blocks: c.Seal.DataBlocks, Tree: c.TreeOffset(), Root: want.Root, Salt: c.Seal.Salt,
+		OnCorruption: g.onCorruption,
+	}, o)
+}
+
 // verify reads the whole image: its digest, its seal and its trust cache must
 // be the wanted ones, and its parts must agree with each other.
 func verify(ctx context.Context, f *os.File, want ticket.Cryptex, progress progressFunc) error {
-	st, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("cannot look at the image: %w", err)
-	}
-	c, err := image.Open(f, st.Size())
+	c, err := inspect(f, want)
 	if err != nil {
 		return err
 	}
-	wrong := func(what string) error {
-		return fault.New(fault.Seal, "cannot use the image of %s: it has another %s than the ticket names", want.Name, what)
+	return verifyWhole(ctx, c, want, progress)
+}
+
+// inspect opens an image and compares what its footer says with the ticket.
+func inspect(f *os.File, want ticket.Cryptex) (*image.Cryptex, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at the image: %w", err)
+	}
+	c, err := image.Open(f, st.Size())
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case c.Name != want.Name:
-		return wrong("name")
+		return nil, wrong(want, "name")
 	case uint8(c.Subtype) != want.Subtype:
-		return wrong("subtype")
+		return nil, wrong(want, "subtype")
 	case c.Seal.Root != want.Root, c.Seal.Digest() != want.Seal:
-		return wrong("seal")
+		return nil, wrong(want, "seal")
 	case c.TrustCacheDigest != image.Digest(want.TrustCache):
-		return wrong("trust cache")
+		return nil, wrong(want, "trust cache")
 	}
+	return c, nil
+}
+
+func verifyWhole(ctx context.Context, c *image.Cryptex, want ticket.Cryptex, progress progressFunc) error {
 	digest, err := c.VerifyDigest(ctx, progress)
 	if err != nil {
 		return err
 	}
 	if digest != image.Digest(want.Image) {
-		return wrong("digest")
+		return wrong(want, "digest")
 	}
 	return nil
+}
+
+func wrong(want ticket.Cryptex, what string) error {
+	return fault.New(fault.Seal, "cannot use the image of %s: it has another %s than the ticket names", want.Name, what)
 }
 
 // opener finds the file that should hold a cryptex's image.
@@ -95,7 +130,7 @@ func stored(st *store.Store) opener {
 
 // attachAll attaches several cryptexes at once and gives, for each, either the
 // mount or the error. Two images are read at the same time at most.
-func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.Options, progress progressFunc) ([]attached, []error) {
+func (g guard) attachAll(ctx context.Context, list []ticket.Cryptex, open opener, progress progressFunc) ([]attached, []error) {
 	mounts, errs := make([]attached, len(list)), make([]error, len(list))
 	files := make([]*os.File, len(list))
 	sum := &sums{report: progress, done: make([]int64, len(list)), size: make([]int64, len(list))}
@@ -121,7 +156,7 @@ func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.
 			places <- struct{}{}
 			defer func() { <-places }()
 			var err error
-			mounts[i], err = attach(ctx, f, list[i], o, sum.of(i))
+			mounts[i], err = g.attach(ctx, f, list[i], sum.of(i))
 			if err != nil {
 				errs[i] = &imageError{list[i].Name, f.Name(), err}
 			}
@@ -132,8 +167,11 @@ func attachAll(ctx context.Context, list []ticket.Cryptex, open opener, o linux.
 }
 
 // attachSet attaches a whole set or nothing.
-func attachSet(ctx context.Context, st *store.Store, list []ticket.Cryptex, o linux.Options, progress progressFunc) ([]attached, error) {
-	mounts, errs := attachAll(ctx, list, stored(st), o, progress)
+func (g guard) attachSet(ctx context.Context, st *store.Store, set store.Set, list []ticket.Cryptex, progress progressFunc) ([]attached, error) {
+	if err := g.permit(set); err != nil {
+		return nil, err
+	}
+	mounts, errs := g.attachAll(ctx, list, stored(st), progress)
 	for _, err := range errs {
 		if err != nil {
 			closeAll(mounts)

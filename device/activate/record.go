@@ -34,8 +34,9 @@ type Record struct {
 	Baseline    store.Digest `json:"baseline"`
 	TriesLeft   *int         `json:"tries_left,omitempty"` // of the set in next, if one was taken
 	Enforcement Enforcement  `json:"enforcement"`
-	Cryptexes   []Content    `json:"cryptexes"` // what was attached
-	Refused     []Refusal    `json:"refused"`   // what was passed over, in order
+	Enforcing   []string     `json:"enforcing,omitempty"` // why it is not the kernel, and what else is to be known of it
+	Cryptexes   []Content    `json:"cryptexes"`           // what was attached
+	Refused     []Refusal    `json:"refused"`             // what was passed over, in order
 	Error       string       `json:"error,omitempty"`
 }
 
@@ -55,13 +56,14 @@ const (
 	ReasonBaseline = "other-baseline" // made for another baseline: inert
 	ReasonTries    = "no-tries"       // never came up
 	ReasonMissing  = "missing"        // a file is not there
+	ReasonGuard    = "enforcement"    // policy wants the kernel to guard it, and it can't
 	ReasonCounter  = "counter"        // the TPM's counter doesn't say that the nonces are the present ones
 )
 
-func newRecord() Record {
+func newRecord(g guard) Record {
 	id, _ := linux.BootID()
 	return Record{
-		Schema: RecordSchema, Boot: id, Time: time.Now().UTC().Truncate(time.Second), Enforcement: Enforced(),
+		Schema: RecordSchema, Boot: id, Time: time.Now().UTC().Truncate(time.Second), Enforcement: g.enforcement, Enforcing: g.notes(),
 		Cryptexes: []Content{}, Refused: []Refusal{},
 	}
 }
@@ -81,7 +83,10 @@ func refusal(slot store.Slot, set store.Set, err error) Refusal {
 	}
 	var tries *exhausted
 	var counter *uncounted
+	var weak *unguarded
 	switch {
+	case errors.As(err, &weak):
+		r.Reason = ReasonGuard
 	case errors.As(err, &counter):
 		r.Reason = ReasonCounter
 	case errors.As(err, &tries):

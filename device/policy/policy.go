@@ -69,6 +69,7 @@ type Policy struct {
 	UIMode            string // desktop, tty, none
 	TrustFreshnessMax time.Duration
 	TrustEnforcement  string // any, kernel
+	TrustCorruption   string // eio, restart, panic
 	PinRelease        string // "" for none
 }
 
