@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -72,6 +73,9 @@ func (k *known) read(ctx context.Context, id identity.ID, at time.Time) (device,
 	public, err := identity.ParsePublic(row.Key)
 	if err != nil {
 		return device{}, err
+	}
+	if own, err := identity.IDOf(public); err != nil || own != id {
+		return device{}, fmt.Errorf("cannot believe the database: the key of the device %s is another one's (%w)", id, err)
 	}
 	row.Key = nil
 	d := device{row, public}
