@@ -13,6 +13,7 @@ import (
 	"github.com/sealant-os/sealant/image/patch"
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 func newPatch() *cobra.Command {
@@ -143,7 +144,10 @@ all of it is right; otherwise nothing is left behind.
 			bar := s.Progress("apply", 0)
 			var result patch.Result
 			err = writeAtomically(out, func(f *os.File) (err error) {
-				result, err = patch.Apply(f, old, p.reader(), patch.ApplyOptions{MaxMemory: memory << 20, Progress: bar.Set, Context: cmd.Context()})
+				result, err = patch.Apply(f, old, p.reader(), patch.ApplyOptions{
+					MaxMemory: memory << 20, Progress: bar.Set, Context: cmd.Context(),
+					Share: func(to, from, n int64) error { return linux.ShareRange(f, to, old.File, from, n) },
+				})
 				return err
 			})
 			bar.End()

@@ -18,6 +18,7 @@ import (
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
 )
@@ -61,7 +62,7 @@ func checkImage(f *os.File, want release.Image) error {
 
 // patched applies a patch to an image in the store and writes the result to
 // dst, which the caller commits or throws away.
-func (b *Builder) patched(ctx context.Context, dst image.File, from release.Digest, p io.Reader, want release.File, progress func(done, total int64)) error {
+func (b *Builder) patched(ctx context.Context, dst *os.File, from release.Digest, p io.Reader, want release.File, progress func(done, total int64)) error {
 	src, err := b.Store.OpenImage(store.Digest(from))
 	if err != nil {
 		return err
@@ -73,6 +74,7 @@ func (b *Builder) patched(ctx context.Context, dst image.File, from release.Dige
 	}
 	got, err := patch.Apply(dst, io.NewSectionReader(src, 0, fi.Size()), p, patch.ApplyOptions{
 		MaxResult: want.Size, Progress: progress, Context: ctx,
+		Share: func(to, from, n int64) error { return linux.ShareRange(dst, to, src, from, n) },
 	})
 	if err != nil {
 		return err
@@ -122,7 +124,7 @@ func (b *Builder) buildPatched(ctx context.Context, rel string, c release.Change
 		return err
 	}
 	defer dst.Close()
-	if err := b.patched(ctx, dst, c.From.Digest, p, c.Whole(), b.Progress("apply "+c.Name)); err != nil {
+	if err := b.patched(ctx, dst.File, c.From.Digest, p, c.Whole(), b.Progress("apply "+c.Name)); err != nil {
 		return err
 	}
 	if err := checkImage(dst.File, c.Image()); err != nil {
@@ -171,7 +173,7 @@ func (b *Builder) Prove(ctx context.Context, rel string, c release.Change) error
 	}
 	defer dst.Close()
 	want := release.File{Digest: c.From.Digest, Size: c.From.Size}
-	if err := b.patched(ctx, dst, c.To.Digest, p, want, b.Progress("check "+c.Name)); err != nil {
+	if err := b.patched(ctx, dst.File, c.To.Digest, p, want, b.Progress("check "+c.Name)); err != nil {
 		if NoSpace(err) || ctx.Err() != nil {
 			return err
 		}

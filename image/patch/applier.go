@@ -10,6 +10,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -51,6 +52,7 @@ type applier struct {
 	dst     image.File
 	in      *summed
 	total   int64
+	share   atomic.Pointer[func(to, from, n int64) error] // nil when there is no way
 
 	mu      sync.Mutex
 	moved   sync.Cond // something below has changed
@@ -250,12 +252,13 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 		seg := delta.Segment{Start: at, End: at + s.Size, Shape: s.shape()}
 		at = seg.End
 		g.Go(func() error {
+			out := &sharer{applier: a, layout: layout}
 			sink := delta.Sink{
 				Write: func(b []byte) error {
 					if err := ctx.Err(); err != nil {
 						return err
 					}
-					return a.write(i, b)
+					return a.write(i, out, b)
 				},
 				ReadAt: func(b []byte, off int64) error {
 					_, err := io.ReadFull(io.NewSectionReader(a.dst, off, int64(len(b))), b)
@@ -269,10 +272,9 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 }
 
 // write takes new data from segment i.
-func (a *applier) write(i int, b []byte) error {
-	at := a.written[i]
-	if _, err := a.dst.WriteAt(b, at); err != nil {
-		return writeFailure(err)
+func (a *applier) write(i int, out *sharer, b []byte) error {
+	if err := out.writeAt(b, a.written[i]); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	a.written[i] += int64(len(b))

@@ -37,8 +37,9 @@ type ApplyOptions struct {
 
 	// Share makes n bytes of the result at an offset those of the source at
 	// another, which are known to be the same: by sharing the blocks on disk, or
-	// by copying inside the kernel. All three are multiples of 4096. An error
-	// that is no *fault.Unsupported ends Apply. nil means that there is no way.
+	// by copying inside the kernel. All three are multiples of 4096. After a
+	// *fault.Unsupported it is not asked again; any other error ends Apply. nil
+	// means that there is no way. Segments ask at the same time.
 	Share func(to, from, n int64) error
 }
 
@@ -81,6 +82,9 @@ func Apply(dst image.File, old Source, p io.Reader, o ApplyOptions) (Result, err
 	}
 	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize}
 	a.moved.L = &a.mu
+	if o.Share != nil {
+		a.share.Store(&o.Share)
+	}
 	if err := a.run(); err != nil {
 		return Result{}, explain(err)
 	}

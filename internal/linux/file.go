@@ -168,6 +168,18 @@ func CopyRange(dst *os.File, dstOff int64, src *os.File, srcOff, length int64) e
 	return nil
 }
 
+// ShareRange makes length bytes of dst at dstOff those of src at srcOff: by
+// sharing their blocks on disk where the file system can, else by copying inside
+// the kernel.
+func ShareRange(dst *os.File, dstOff int64, src *os.File, srcOff, length int64) error {
+	err := CloneRange(dst, dstOff, src, srcOff, length)
+	var unsupported *fault.Unsupported
+	if errors.As(err, &unsupported) {
+		return CopyRange(dst, dstOff, src, srcOff, length)
+	}
+	return err
+}
+
 // Forget drops the file's clean pages from the page cache, so that the next
 // read comes from the disk.
 func Forget(f *os.File) error {
