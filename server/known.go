@@ -74,8 +74,10 @@ func (k *known) read(ctx context.Context, id identity.ID, at time.Time) (device,
 	if err != nil {
 		return device{}, err
 	}
-	if own, err := identity.IDOf(public); err != nil || own != id {
-		return device{}, fmt.Errorf("cannot believe the database: the key of the device %s is another one's (%w)", id, err)
+	if own, err := identity.IDOf(public); err != nil {
+		return device{}, err
+	} else if own != id {
+		return device{}, fmt.Errorf("cannot believe the database: the key of the device %s is another one's", id)
 	}
 	row.Key = nil
 	d := device{row, public}

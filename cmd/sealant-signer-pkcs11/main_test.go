@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha512"
 	"errors"
@@ -99,13 +97,15 @@ func TestTicketRootInToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The root in the token issues a leaf, and a device verifies its ticket.
+	// The root in the token issues a leaf whose key is in the token too, and a
+	// device verifies its ticket.
 	now := time.Now()
 	root, err := ticket.NewRoot(rand.Reader, rootKey, "root in a token", now, now.AddDate(20, 0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	leafKey, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	must(t, append(args, "--generate", "leaf")...)
+	leafKey, err := connect(t, args).Key("leaf")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,8 @@ type config struct {
 	Tickets struct {
 		Root string `toml:"root"` // certificate that devices pin
 		Leaf string `toml:"leaf"` // signing key, from sealsrv leaf new
+		// Key files of leaves that are certificates alone: keys in tokens.
+		LeafKeys []string `toml:"leaf_keys"`
 	} `toml:"tickets"`
 
 	Keys struct {
@@ -174,7 +176,7 @@ func where(err error) string {
 
 func (c *config) resolve(dir string) {
 	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Log.Key}
-	for _, list := range []*[]string{&c.Keys.Online, &c.Keys.Recall, &c.Keys.Advice} {
+	for _, list := range []*[]string{&c.Keys.Online, &c.Keys.Recall, &c.Keys.Advice, &c.Tickets.LeafKeys} {
 		for i := range *list {
 			paths = append(paths, &(*list)[i])
 		}

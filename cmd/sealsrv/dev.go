@@ -119,7 +119,11 @@ func renewDevLeaf(cmd *cobra.Command, c *config, dir string) error {
 	if err != nil {
 		return fmt.Errorf("cannot issue a signing leaf: %w", err)
 	}
-	return issueLeaf(c.Tickets.Leaf, root, key, ticket.Limits{}, devLeaf)
+	fresh, err := newLeafKey("")
+	if err != nil {
+		return err
+	}
+	return issueLeaf(c.Tickets.Leaf, root, key, fresh, ticket.Limits{}, devLeaf)
 }
 
 func keepDevLeaf(ctx context.Context, cmd *cobra.Command, c *config, dir string) {

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,7 +41,7 @@ const (
 )
 
 func newLeafNew() *cobra.Command {
-	var rootFile, keyFile, out, product, baseline string
+	var rootFile, keyFile, leafKey, out, product, baseline string
 	var life time.Duration
 	cmd := &cobra.Command{
 		Use: "new", Short: "issue a leaf with the ticket root", Args: cobra.NoArgs,
@@ -50,8 +51,13 @@ development folder (--dir) all paths are known; elsewhere name the root's key, o
 the machine where it is kept.
 
 A leaf can be limited to a product and to one baseline: then a stolen leaf signs
-nothing else.`,
+nothing else.
+
+With --leaf-key the leaf is for a key that exists already, in a token of the server
+for example: then the result is the certificate alone, and the server's configuration
+names the key file (tickets.leaf_keys). Of the key file only the public part is used.`,
 		Example: `  sealsrv leaf new --root ticket-root.pem --key ticket-root.key --out leaf.pem --lifetime 24h
+  sealsrv leaf new --root ticket-root.pem --key ticket-root.key --leaf-key leaf-a.key --out leaf.pem
   sealsrv leaf new --dir vendor`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir, _ := cmd.Flags().GetString("dir"); dir != "" {
@@ -93,7 +99,11 @@ nothing else.`,
 			if err != nil {
 				return err
 			}
-			if err := issueLeaf(out, root, key, limits, life); err != nil {
+			fresh, err := newLeafKey(leafKey)
+			if err != nil {
+				return err
+			}
+			if err := issueLeaf(out, root, key, fresh, limits, life); err != nil {
 				return err
 			}
 			return showLeaf(cmd, out, root)
@@ -102,6 +112,7 @@ nothing else.`,
 	f := cmd.Flags()
 	f.StringVar(&rootFile, "root", "", "certificate of the ticket root, PEM")
 	f.StringVar(&keyFile, "key", "", "key file of the ticket root")
+	f.StringVar(&leafKey, "leaf-key", "", "key file of the leaf itself, where the key lies elsewhere")
 	f.StringVarP(&out, "out", "o", "", "leaf file to write")
 	f.DurationVar(&life, "lifetime", 24*time.Hour, "how long the leaf signs")
 	f.StringVar(&product, "product", "", "the only product that it may sign for")
@@ -154,23 +165,50 @@ func presentLeaf(path string, root *x509.Certificate) (*x509.Certificate, error)
 	if block, _ := pem.Decode(text); block == nil {
 		return nil, errors.New("cannot read the leaf: it is not PEM")
 	}
-	leaf, err := signing.ParseLeaf(text, root)
+	leaf, err := signing.ParseLeafOf(text, root, func(public crypto.PublicKey) (crypto.Signer, error) { return elsewhere{public}, nil })
 	if err != nil {
 		return nil, err
 	}
 	return leaf.Certificate(), nil
 }
 
-// issueLeaf makes a leaf and puts its file in place at once.
-func issueLeaf(path string, root *x509.Certificate, rootKey crypto.Signer, limits ticket.Limits, life time.Duration) error {
-	key, err := signer.New(rand.Reader, signer.P384)
-	if err != nil {
-		return err
+// elsewhere is a key that is not at hand.
+type elsewhere struct{ public crypto.PublicKey }
+
+// Public implements crypto.Signer.
+func (k elsewhere) Public() crypto.PublicKey { return k.public }
+
+// Sign implements crypto.Signer.
+func (k elsewhere) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("the leaf's key is not at hand")
+}
+
+// newLeafKey makes a fresh key for a leaf, or takes the public part of a key
+// file's.
+func newLeafKey(file string) (crypto.Signer, error) {
+	if file == "" {
+		return signer.New(rand.Reader, signer.P384)
 	}
+	text, err := readSmall(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the leaf's key: %w", err)
+	}
+	k, err := signer.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return elsewhere{k.Public}, nil
+}
+
+// issueLeaf makes a leaf and puts its file in place at once.
+func issueLeaf(path string, root *x509.Certificate, rootKey, key crypto.Signer, limits ticket.Limits, life time.Duration) error {
 	now := time.Now()
 	cert, err := ticket.IssueLeaf(rand.Reader, root, rootKey, key.Public(), limits, now.Add(-time.Minute), now.Add(life))
 	if err != nil {
 		return err
+	}
+	if _, ok := key.(elsewhere); ok {
+		key = nil
 	}
 	text, err := signing.FormatLeaf(cert, key)
 	if err != nil {

@@ -57,7 +57,7 @@ func run(cmd *cobra.Command, c *config, ready func(url string) error) error {
 	if err != nil {
 		return err
 	}
-	leaf, err := signing.OpenLeaf(c.Tickets.Leaf, ticketRoot)
+	leaf, err := signing.OpenLeafOf(c.Tickets.Leaf, ticketRoot, leafKeys(cmd, c))
 	if err != nil {
 		return fault.New(fault.KindOf(err), "%w", err).Hint("sealsrv leaf new makes one")
 	}

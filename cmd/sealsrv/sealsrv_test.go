@@ -96,6 +96,10 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 //	lab vendor DIR N [PEOPLE]    a vendor folder with a baseline and N improvements;
 //	                             so many people must sign recalls and advice
 //	lab encrypt KEY PASSPHRASE   encrypts a key file
+//	lab newkey KEY NAME          makes a P-384 key in a file
+//	lab attach KEY FILE          writes FILE as a key file of the same key in another
+//	                             program, which is lab signer KEY
+//	lab signer KEY PIDFILE       talks the signer protocol for a key file
 //	lab enrol URL KEY TOKEN      enrols the device of a key file, which it makes
 //	lab ask URL KEY LEVEL NONCE  asks for a ticket; prints ok or the code
 //	lab smuggle DIR log|ticket   authorises a set that was never published, as a
@@ -120,6 +124,12 @@ func lab(args []string) error {
 		return labVendor(args[1], n, people)
 	case "encrypt":
 		return labEncrypt(args[1], args[2])
+	case "newkey":
+		return labNewKey(args[1], args[2])
+	case "attach":
+		return labAttach(args[1], args[2])
+	case "signer":
+		return labSigner(args[1], args[2])
 	case "enrol":
 		return labEnrol(args[1], args[2], args[3])
 	case "smuggle":
@@ -128,6 +138,44 @@ func lab(args []string) error {
 		return labAsk(args[1], args[2], args[3], args[4])
 	}
 	return fmt.Errorf("lab does not know %s", args[0])
+}
+
+func labNewKey(path, name string) error {
+	key, err := signer.New(rand.Reader, signer.P384)
+	if err != nil {
+		return err
+	}
+	file, err := signer.Unencrypted(name, key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, file, 0o600)
+}
+
+func labAttach(path, to string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	k, err := signer.Parse(text)
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	file, err := signer.External(k.Name, k.Public, signer.Program{Command: []string{"lab", "signer", path, path + ".pid"}, Key: k.Name})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, file, 0o600)
+}
+
+func labSigner(path, pid string) error {
+	if err := os.WriteFile(pid, fmt.Append(nil, os.Getpid()), 0o600); err != nil {
+		return err
+	}
+	return signer.Serve(os.Stdin, os.Stdout, func(string) (crypto.Signer, error) { return labKey(path) })
 }
 
 func labKey(path string) (crypto.Signer, error) {

@@ -55,6 +55,10 @@ func (p *Process) Read(b []byte) (int, error) { return p.out.Read(b) }
 // Write writes what the program reads.
 func (p *Process) Write(b []byte) (int, error) { return p.in.Write(b) }
 
+// Kill ends the program at once, which ends any Read and Write. Close must
+// still be called.
+func (p *Process) Kill() { p.stop() }
+
 // Close ends the program's input and waits for the program to end, which it
 // must do within five seconds, or it is killed. Its error says that the program
 // failed or had to be killed.

@@ -21,13 +21,19 @@ const maxLeafFile = 64 << 10
 // leafLook is how often the leaf file is looked at for a newer one.
 const leafLook = 10 * time.Second
 
+// Keys finds the key that lives elsewhere, in a token for example, by its
+// public part.
+type Keys func(public crypto.PublicKey) (crypto.Signer, error)
+
 // LeafFile is the signing key in a file: a PEM file with the leaf's
-// certificate and its private key (PKCS #8), which `sealsrv leaf new` writes.
-// The file may be replaced while the server runs; the next ticket is signed
-// with the new leaf. A file that can't be used leaves the old leaf in force.
+// certificate and its private key (PKCS #8), which `sealsrv leaf new` writes;
+// or with the certificate alone of a key that lives elsewhere. The file may be
+// replaced while the server runs; the next ticket is signed with the new leaf.
+// A file that can't be used leaves the old leaf in force.
 type LeafFile struct {
 	path string
 	root *x509.Certificate
+	keys Keys
 
 	mu     sync.Mutex
 	leaf   *ticket.Leaf
@@ -46,7 +52,13 @@ func stampOf(info fs.FileInfo) stamp { return stamp{info.Size(), info.ModTime()}
 
 // OpenLeaf reads a leaf file; root is the certificate that devices pin.
 func OpenLeaf(path string, root *x509.Certificate) (*LeafFile, error) {
-	f := &LeafFile{path: path, root: root}
+	return OpenLeafOf(path, root, nil)
+}
+
+// OpenLeafOf reads a leaf file that may be a certificate alone; then keys finds
+// its key.
+func OpenLeafOf(path string, root *x509.Certificate, keys Keys) (*LeafFile, error) {
+	f := &LeafFile{path: path, root: root, keys: keys}
 	if err := f.load(); err != nil {
 		return nil, err
 	}
@@ -103,7 +115,7 @@ func (f *LeafFile) load() error {
 	if _, err := file.ReadAt(text, 0); err != nil {
 		return fmt.Errorf("cannot read the leaf: %w", err)
 	}
-	leaf, err := ParseLeaf(text, f.root)
+	leaf, err := ParseLeafOf(text, f.root, f.keys)
 	if err != nil {
 		return err
 	}
@@ -113,6 +125,12 @@ func (f *LeafFile) load() error {
 
 // ParseLeaf reads a leaf file's text.
 func ParseLeaf(text []byte, root *x509.Certificate) (*ticket.Leaf, error) {
+	return ParseLeafOf(text, root, nil)
+}
+
+// ParseLeafOf reads a leaf file's text; where it holds the certificate alone,
+// keys finds its key.
+func ParseLeafOf(text []byte, root *x509.Certificate, keys Keys) (*ticket.Leaf, error) {
 	var cert *x509.Certificate
 	var key crypto.Signer
 	for {
@@ -142,18 +160,29 @@ func ParseLeaf(text []byte, root *x509.Certificate) (*ticket.Leaf, error) {
 		}
 		text = rest
 	}
+	if cert != nil && key == nil && keys != nil {
+		found, err := keys(cert.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("cannot use the leaf's key: %w", err)
+		}
+		key = found
+	}
 	if cert == nil || key == nil || len(bytes.TrimSpace(text)) != 0 {
 		return nil, errors.New("cannot read the leaf: it must be a certificate and a private key in PEM, and nothing else")
 	}
 	return ticket.NewLeaf(key, cert, root)
 }
 
-// FormatLeaf writes a leaf file's text.
+// FormatLeaf writes a leaf file's text; with the key nil, of the certificate
+// alone.
 func FormatLeaf(cert *x509.Certificate, key crypto.Signer) ([]byte, error) {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	if key == nil {
+		return text, nil
+	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the leaf: %w", err)
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 	return append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...), nil
 }

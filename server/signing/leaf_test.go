@@ -160,3 +160,66 @@ func FuzzParseLeaf(f *testing.F) {
 		}
 	})
 }
+
+// TestLeafOfKeysElsewhere replaces a leaf file by the certificate of another
+// key that lies elsewhere, and by one of a key that is nowhere.
+func TestLeafOfKeysElsewhere(t *testing.T) {
+	a := newAuthority(t)
+	var keys []crypto.Signer
+	certificate := func(life time.Duration) []byte {
+		key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := ticket.IssueLeaf(rand.Reader, a.root, a.key, key.Public(), ticket.Limits{}, now.Add(-time.Hour), now.Add(life))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := signing.FormatLeaf(cert, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+		return text
+	}
+	find := func(public crypto.PublicKey) (crypto.Signer, error) {
+		for _, k := range keys {
+			if k.(*ecdsa.PrivateKey).PublicKey.Equal(public) {
+				return k, nil
+			}
+		}
+		return nil, os.ErrNotExist
+	}
+	path := filepath.Join(t.TempDir(), "leaf.pem")
+	put := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(certificate(time.Hour))
+	if _, err := signing.OpenLeaf(path, a.root); err == nil {
+		t.Error("a certificate without a key was accepted")
+	}
+	f, err := signing.OpenLeafOf(path, a.root, find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err := f.Leaf(now); err != nil || !leaf.Certificate().NotAfter.Equal(now.Add(time.Hour)) {
+		t.Error(leaf, err)
+	}
+	put(certificate(90 * time.Minute))
+	if leaf, err := f.Leaf(now.Add(time.Minute)); err != nil || !leaf.Certificate().NotAfter.Equal(now.Add(90*time.Minute)) {
+		t.Error(leaf, err)
+	}
+	lost := certificate(100 * time.Minute)
+	keys = keys[:2]
+	put(lost)
+	if leaf, err := f.Leaf(now.Add(2 * time.Minute)); err != nil || !leaf.Certificate().NotAfter.Equal(now.Add(90*time.Minute)) || f.Broken() == nil {
+		t.Error("the old leaf is not in force:", leaf, err, f.Broken())
+	}
+	// A key that isn't the certificate's own signs nothing.
+	if _, err := signing.ParseLeafOf(lost, a.root, func(crypto.PublicKey) (crypto.Signer, error) { return keys[0], nil }); err == nil {
+		t.Error("another key was accepted")
+	}
+}
