@@ -2,7 +2,10 @@ package server_test
 
 import (
 	"bytes"
+	"encoding/asn1"
+	"encoding/base64"
 	"encoding/json"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -185,4 +188,43 @@ func TestHostileEnrolments(t *testing.T) {
 	want(t, d.Enrol(n, token), 200, "") // none of that used the token up
 	w.Pass(2 * time.Hour)
 	want(t, w.Device().Enrol(n, token), 403, "bad-token")
+}
+
+// TestSecondSignatureOfOne: whoever sees a request can turn its signature
+// (r, s) into another good one, (r, n-s), without the key. It is the same
+// request all the same.
+func TestSecondSignatureOfOne(t *testing.T) {
+	w := servertest.New(t)
+	w.Release(1, 100)
+	n := w.Start(sqlite(t))
+	d := n.Enrolled()
+	var seen http.Header
+	request := d.Request(1, 1)
+	want(t, d.Post(n, "/v1/tickets", request, func(r *http.Request) { seen = r.Header.Clone() }), 200, "")
+	again := func(signature string) {
+		t.Helper()
+		want(t, d.Post(n, "/v1/tickets", request, func(r *http.Request) {
+			r.Header = seen.Clone()
+			r.Header.Set(identity.SignatureHeader, signature)
+		}), 409, "replayed")
+	}
+	first := seen.Get(identity.SignatureHeader)
+	again(first)
+	raw, err := base64.StdEncoding.DecodeString(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rs struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(raw, &rs); err != nil {
+		t.Fatal(err)
+	}
+	rs.S.Sub(d.Key.Params().N, rs.S)
+	if raw, err = asn1.Marshal(rs); err != nil {
+		t.Fatal(err)
+	}
+	second := base64.StdEncoding.EncodeToString(raw)
+	if second == first {
+		t.Fatal("there is only one")
+	}
+	again(second)
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -53,10 +52,10 @@ type seen struct {
 
 func newSeen(window time.Duration) *seen { return &seen{window: window} }
 
-// again tells whether a signature was seen in the window, and remembers it.
-func (s *seen) again(signature string, at time.Time) bool {
-	sum := sha256.Sum256([]byte(signature))
-	key := [16]byte(sum[:16])
+// again tells whether an act of signing (identity.Signature.Once) was seen in
+// the window, and remembers it.
+func (s *seen) again(once [32]byte, at time.Time) bool {
+	key := [16]byte(once[:16])
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept.turn(at, s.window)

@@ -164,7 +164,7 @@ func (s *Server) authentic(public *ecdsa.PublicKey, p *Proof, path string, body 
 		return problem(signing.Clock, "the device's clock says %s, the server's %s", p.Date, now.UTC().Format(time.RFC3339))
 	case err != nil:
 		return problem(signing.BadSignature, "%v", err)
-	case s.replays.again(p.Signature, now):
+	case s.replays.again(sig.Once(), now):
 		return problem(signing.Replayed, "this request was received before; each must be signed anew")
 	}
 	return nil

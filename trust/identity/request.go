@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	_ "crypto/sha512" // registers SHA-384, for P-384 keys
+	"encoding/asn1"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -105,6 +107,19 @@ func VerifyRequest(public *ecdsa.PublicKey, s Signature, method, path string, bo
 		return fmt.Errorf("cannot accept request: %w: the device says %s, it is %s", ErrClock, s.Date, now.UTC().Format(dateForm))
 	}
 	return nil
+}
+
+// Once identifies one act of signing, for whoever must not answer twice. It is
+// not the signature's own digest: whoever lacks the key can still turn a good
+// signature (r, s) into a second good one (r, n-s), but r stays. Of a signature
+// that VerifyRequest did not accept it says nothing.
+func (s Signature) Once() [32]byte {
+	raw, err := base64.StdEncoding.Strict().DecodeString(s.Signature)
+	var rs struct{ R, S *big.Int }
+	if _, derr := asn1.Unmarshal(raw, &rs); err != nil || derr != nil {
+		return sha256.Sum256([]byte(s.Device + "\n" + s.Signature))
+	}
+	return sha256.Sum256(rs.R.Append([]byte(s.Device+"\n"), 16))
 }
 
 // text is what is signed.
