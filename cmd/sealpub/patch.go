@@ -45,16 +45,22 @@ type fileDigest struct {
 
 func newPatchMake() *cobra.Command {
 	var out string
+	var force bool
 	cmd := &cobra.Command{
-		Use:   "make OLD NEW -o PATCH",
+		Use:   "make OLD NEW PATCH",
 		Short: "make the patch from OLD to NEW",
 		Long: `Makes the patch that turns OLD into NEW. The same files always give the same patch.
-For the way back, the antipatch, make one from NEW to OLD.
+For the way back, the antipatch, make one from NEW to OLD. A file that is there
+already stays unless --force replaces it.
 
-  sealpub patch make web-base.cryptex web-b.cryptex -o web-b.patch`,
-		Args: cobra.ExactArgs(2),
+  sealpub patch make web-base.cryptex web-b.cryptex web-b.patch
+  sealpub patch make libssl.so.old libssl.so.new libssl.patch`,
+		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := cli.For(cmd)
+			if err := output(&out, args, force); err != nil {
+				return err
+			}
 			old, err := openSource(args[0])
 			if err != nil {
 				return err
@@ -98,8 +104,8 @@ For the way back, the antipatch, make one from NEW to OLD.
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write")
-	_ = cmd.MarkFlagRequired("output")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write, instead of a third argument")
+	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there already")
 	return cmd
 }
 
@@ -112,17 +118,29 @@ func share(part, whole int64) string {
 
 func newPatchApply() *cobra.Command {
 	var out string
+	var force bool
 	var memory int64
 	cmd := &cobra.Command{
-		Use:   "apply OLD PATCH -o NEW",
+		Use:   "apply OLD PATCH NEW",
 		Short: "apply PATCH to OLD",
 		Long: `Verifies OLD, applies PATCH to it and verifies the result. NEW appears only when
-all of it is right; otherwise nothing is left behind.
+all of it is right; otherwise nothing is left behind, and a file that is there
+already stays unless --force replaces it. The process keeps to the memory that
+the patch declares (patch inspect shows it). Cancelled or interrupted, it is
+simply started again.
 
-  sealpub patch apply web-base.cryptex web-b.patch -o web-b.cryptex`,
-		Args: cobra.ExactArgs(2),
+Ends with 0 when NEW is written; 32 when OLD, PATCH or the result is not what
+the digests say; 1 when the patch asks for more than it may; 2 for a wrong
+command line.
+
+  sealpub patch apply web-base.cryptex web-b.patch web-b.cryptex
+  sealpub patch apply --force --memory 64 libssl.so.old libssl.patch libssl.so.new`,
+		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := cli.For(cmd)
+			if err := output(&out, args, force); err != nil {
+				return err
+			}
 			if memory <= 0 {
 				return fault.New(fault.Usage, "cannot apply with %d MiB of memory", memory)
 			}
@@ -164,9 +182,9 @@ all of it is right; otherwise nothing is left behind.
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&out, "output", "o", "", "the result to write")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the result to write, instead of a third argument")
+	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there already")
 	cmd.Flags().Int64Var(&memory, "memory", patch.DefaultMaxMemory>>20, "refuse a patch that needs more memory than this, in MiB")
-	_ = cmd.MarkFlagRequired("output")
 	return cmd
 }
 
@@ -238,6 +256,36 @@ func newPatchInspect() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// output finds the file to write: the third argument, or what -o says. Standard
+// input and output are no files: a patch needs to look here and there in what it
+// reads, and what it wrote must be verified before anybody gets it.
+func output(out *string, args []string, force bool) error {
+	if len(args) == 3 {
+		if *out != "" {
+			return fault.New(fault.Usage, "cannot write both %s and %s", args[2], *out)
+		}
+		*out = args[2]
+	}
+	if *out == "" {
+		return fault.New(fault.Usage, "cannot tell which file to write").Hint("name it after the two files to read")
+	}
+	for _, name := range append(args[:2:2], *out) {
+		if name == "-" {
+			return fault.New(fault.Usage, "cannot work on standard input or output").Hint("name a file; ./- is one that is called -")
+		}
+	}
+	st, err := os.Stat(*out)
+	switch {
+	case err != nil:
+		return nil
+	case !st.Mode().IsRegular():
+		return fault.New(fault.Usage, "cannot write %s: it is there and is no regular file", *out)
+	case !force:
+		return fault.New(fault.Usage, "cannot write %s: it is there already", *out).Hint("--force replaces it")
+	}
+	return nil
 }
 
 // source is an open regular file of known size.
