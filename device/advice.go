@@ -43,7 +43,7 @@ func (d *Device) crashed(ctx context.Context, c evidence.Crash, events Report) (
 		return evidence.NotActive, nil, nil
 	}
 	list := d.adviceList(ctx)
-	listed := d.listed(list, c.Arm.Release)
+	listed := d.listedApps(list, c.Arm.Release)
 	i := slices.IndexFunc(listed, func(e release.Advice) bool { return e.App == c.App })
 	if i < 0 || !listed[i].Applies(st.baseline.OSVersion, d.appVersion(ctx, listed[i])) {
 		return evidence.NotListed, nil, nil

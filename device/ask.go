@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/notify"
+	"github.com/sealant-os/sealant/device/wording"
 )
-
-// The person's two answers, as buttons.
-var answers = []notify.Action{{Key: string(evidence.Keep), Label: "Keep"}, {Key: string(evidence.Remove), Label: "Remove & Restart…"}}
 
 // lookAgain is how often a question on the screen is compared with the state: it
 // may be answered elsewhere, or be withdrawn.
@@ -35,10 +34,8 @@ func (o *observer) ask(ctx context.Context, n evidence.Notice) {
 		}
 		fallthrough
 	case "tty":
-		text := n.Text() + "\nKeep them: sealant evidence keep · Remove them all: sealant evidence remove"
-		if err := onTerminals(text); err != nil {
-			o.log.Warn("cannot show a question on terminals", "error", err)
-		}
+		l := wording.Of(os.Getenv) // nobody knows who reads which terminal
+		o.toTerminals(n.In(l) + "\n" + l.Say("answer-on-terminal"))
 	}
 }
 
@@ -52,7 +49,14 @@ func (o *observer) askSessions(ctx context.Context, n evidence.Notice, sessions 
 		chosen  string
 		err     error
 	}
-	message := notify.Message{Summary: n.Name + " closes unexpectedly", Body: n.Text(), Actions: answers, Urgent: true}
+	message := notify.Message{
+		Text: notify.Say(func(l *wording.Language) notify.Text {
+			return notify.Text{
+				Summary: l.Say("advice-title", "app", n.Name), Body: n.In(l), Labels: []string{l.Say("keep"), l.Say("remove-restart-ask")},
+			}
+		}),
+		Actions: []notify.Action{{Key: string(evidence.Keep)}, {Key: string(evidence.Remove)}}, Urgent: true,
+	}
 	replies := make(chan reply, len(sessions))
 	for _, s := range sessions {
 		go func() {
@@ -113,13 +117,13 @@ func (o *observer) chose(ctx context.Context, s notify.Session, a evidence.Answe
 	}
 	events := logged(o.log, "evidence")
 	if a == evidence.Remove {
-		told := notify.Message{Summary: "Restart to finish", Body: "All security improvements are removed at the next restart. It takes no longer than a normal restart."}
+		told := plainMessage("removed-title", "removed-body")
 		err := d.mayRemoveAsUser(s.UID)
 		if err == nil {
 			_, err = d.Remove(ctx, RemoveOptions{}, User(s.UID), events)
 		}
 		if err != nil {
-			told = notify.Message{Summary: "Nothing was removed", Body: upper(err.Error()) + ". An administrator can: sudo sealant evidence remove"}
+			told = plainMessage("not-removed-title", "not-removed-body", "reason", upper(err.Error()))
 		}
 		o.asking.Go(func() { _, _ = o.notifier.Show(ctx, s, told) })
 		if err != nil {
@@ -131,6 +135,13 @@ func (o *observer) chose(ctx context.Context, s notify.Session, a evidence.Answe
 	}
 }
 
+// plainMessage is a message without buttons.
+func plainMessage(title, body string, values ...any) notify.Message {
+	return notify.Message{Text: notify.Say(func(l *wording.Language) notify.Text {
+		return notify.Text{Summary: l.Say(title, values...), Body: l.Say(body, values...)}
+	})}
+}
+
 // upper begins a sentence.
 func upper(s string) string {
 	if s != "" && s[0] >= 'a' && s[0] <= 'z' {
@@ -139,19 +150,29 @@ func upper(s string) string {
 	return s
 }
 
-// onTerminals writes a message to every terminal whose user takes messages
-// (mesg y), as wall does.
-func onTerminals(text string) error {
-	terminals, err := filepath.Glob("/dev/pts/[0-9]*")
-	if err != nil {
-		return err
+func (o *observer) toTerminals(text string) {
+	if err := onTerminals(text); err != nil {
+		o.log.Warn("cannot write to terminals", "error", err)
 	}
-	var errs []error
-	for _, path := range terminals {
+}
+
+// terminals are those whose users take messages (mesg y).
+func terminals() []string {
+	all, err := filepath.Glob("/dev/pts/[0-9]*")
+	if err != nil {
+		return nil // a pattern that is always good
+	}
+	return slices.DeleteFunc(all, func(path string) bool {
 		fi, err := os.Stat(path)
-		if err != nil || fi.Mode()&os.ModeCharDevice == 0 || fi.Mode().Perm()&0o020 == 0 {
-			continue
-		}
+		return err != nil || fi.Mode()&os.ModeCharDevice == 0 || fi.Mode().Perm()&0o020 == 0
+	})
+}
+
+// onTerminals writes a message to every terminal whose user takes messages, as wall
+// does.
+func onTerminals(text string) error {
+	var errs []error
+	for _, path := range terminals() {
 		t, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			continue // gone, or not to be written to

@@ -91,7 +91,7 @@ func (d *Device) Evidence(ctx context.Context) (Evidence, error) {
 // evidenceOf judges every app that is listed for an improvement or has run with it.
 func (d *Device) evidenceOf(recorder *evidence.Recorder, list release.AdviceList, arm evidence.Arm) []AppEvidence {
 	var all, rest []AppEvidence
-	listed := d.listed(list, arm.Release)
+	listed := d.listedApps(list, arm.Release)
 	known := map[string]bool{}
 	for _, entry := range listed {
 		known[entry.App] = true
@@ -149,9 +149,9 @@ func (d *Device) adviceList(ctx context.Context) release.AdviceList {
 	return list
 }
 
-// listed are the list's entries about an improvement that are about this device:
+// listedApps are the list's entries about an improvement that are about this device:
 // its OS, and apps that it has.
-func (d *Device) listed(list release.AdviceList, rel string) []release.Advice {
+func (d *Device) listedApps(list release.AdviceList, rel string) []release.Advice {
 	b, err := d.baseline()
 	if err != nil {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/sealant-os/sealant/device/witness"
 	"github.com/sealant-os/sealant/internal/exits"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/journal"
 )
 
 // observer is the part of the agent that counts crashes and asks.
@@ -121,6 +122,7 @@ func (o *observer) end() {
 
 // run counts until ctx ends.
 func (o *observer) run(ctx context.Context) error {
+	o.asking.Go(func() { o.watchNotices(ctx) })
 	if o.watch != nil {
 		if err := o.watch.Run(ctx); err != nil {
 			o.log.Warn("crashes are no longer counted", "error", err)
@@ -153,6 +155,10 @@ func (o *observer) crashed(ctx context.Context, c evidence.Crash) {
 		return
 	}
 	o.log.Info("app crashed", attrs...)
+	_ = d.journal().Send(journal.Entry{
+		Event: journal.Crashed, App: c.App, Release: c.Arm.Release, Reason: string(verdict), Actor: string(Auto),
+		Text: c.App + " crashed (" + c.Signal.String() + "): " + evidence.Words(verdict),
+	})
 	if question != nil {
 		o.log.Warn(question.Text(), "app", c.App, "release", c.Arm.Release)
 		o.asking.Go(func() { o.ask(ctx, *question) })

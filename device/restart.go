@@ -9,6 +9,7 @@ import (
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/journal"
 )
 
 // RestartOptions say whether to restart, or only to say what would come.
@@ -60,6 +61,7 @@ func (d *Device) Restart(ctx context.Context, o RestartOptions, report Report) (
 	if os.Geteuid() != 0 {
 		return res, fault.New(fault.Failed, "cannot restart: that needs root").Hint("sudo sealant restart")
 	}
+	_ = d.journal().Send(journal.Entry{Event: journal.Restarting, From: res.From, To: res.To, Release: set.Release, Reason: "asked"})
 	cmd := exec.CommandContext(ctx, res.Command[0], res.Command[1:]...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return res, fault.New(fault.Failed, "cannot restart by %q: %w (%s)", strings.Join(res.Command, " "), err, upstream.Clean(string(out)))

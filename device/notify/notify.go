@@ -4,8 +4,10 @@
 //
 // A session bus speaks only with its own user. So the agent, which is root, starts
 // itself again as that user (Child); that process has no privilege, talks D-Bus,
-// and says on its standard output what was chosen. What it says is believed no more
-// than that user would be: the caller asks its policy what a user may do.
+// says on its standard output what was chosen, and does in the session what is only
+// that user's business, as relaunching an app. What it says is believed no more than
+// that user would be: the caller asks its policy what a user may do. It speaks the
+// session's language.
 package notify
 
 import (
@@ -14,7 +16,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/sealant-os/sealant/device/wording"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -33,16 +35,33 @@ const ChildCommand = "notify-child"
 
 // Message is what is shown.
 type Message struct {
+	Text    map[string]Text `json:"text"`    // by language tag; English is always there
+	Actions []Action        `json:"actions"` // in order; may be empty
+	Urgent  bool            `json:"urgent"`  // it stays until it is answered or closed
+}
+
+// Text is a message in one language.
+type Text struct {
 	Summary string   `json:"summary"`
-	Body    string   `json:"body"`    // plain text
-	Actions []Action `json:"actions"` // in order; may be empty
-	Urgent  bool     `json:"urgent"`  // it stays until it is answered or closed
+	Body    string   `json:"body"`   // plain text
+	Labels  []string `json:"labels"` // of the actions, in their order
 }
 
 // Action is a button.
 type Action struct {
-	Key   string `json:"key"` // what comes back
-	Label string `json:"label"`
+	Key string `json:"key"` // what comes back
+	// Run are arguments of this program: what it then does in the session, as that
+	// user, with that user's rights. It may be empty.
+	Run []string `json:"run,omitempty"`
+}
+
+// Say makes a text in every language.
+func Say(say func(*wording.Language) Text) map[string]Text {
+	all := make(map[string]Text)
+	for tag, l := range wording.All() {
+		all[tag] = say(l)
+	}
+	return all
 }
 
 // Closed is what comes back when the person closed the message, or it expired.
@@ -150,101 +169,3 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func (l *limited) String() string { return l.b.String() }
-
-// serviceTime is how long a notification service may take to start and answer.
-const serviceTime = 20 * time.Second
-
-// noService is the child's exit code where nobody shows messages.
-const noService = 7
-
-// ErrNoService says that the session has no notification service; the command
-// ends with its ExitCode.
-var ErrNoService = errors.New("no notification service")
-
-// ExitCode is the exit code with which the child's command ends after an error.
-func ExitCode(err error) int {
-	if errors.Is(err, ErrNoService) {
-		return noService
-	}
-	return 1
-}
-
-const (
-	service = "org.freedesktop.Notifications"
-	object  = "/org/freedesktop/Notifications"
-)
-
-// Child shows the message that it reads, on the session bus of its environment,
-// and writes the chosen action's key. It ends when the message is gone.
-func Child(ctx context.Context, in io.Reader, out io.Writer) error {
-	var m Message
-	dec := json.NewDecoder(io.LimitReader(in, maxMessage))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&m); err != nil {
-		return fmt.Errorf("cannot read the message: %w", err)
-	}
-	conn, err := dbus.ConnectSessionBus()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoService, err)
-	}
-	defer conn.Close()
-	signals := make(chan *dbus.Signal, 16)
-	conn.Signal(signals)
-	if err := conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(service), dbus.WithMatchObjectPath(object), dbus.WithMatchInterface(service)); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoService, err)
-	}
-	id, err := show(ctx, conn, m)
-	if err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			// Whoever asked no longer wants to know.
-			return errors.Join(ctx.Err(), conn.Object(service, object).Call(service+".CloseNotification", 0, id).Err)
-		case s, ok := <-signals:
-			if !ok {
-				return errors.New("the session's bus is gone")
-			}
-			if len(s.Body) != 2 || s.Body[0] != id {
-				continue
-			}
-			switch s.Name {
-			case service + ".ActionInvoked":
-				key, _ := s.Body[1].(string)
-				_, err := fmt.Fprintln(out, key)
-				// Some services leave it on the screen.
-				conn.Object(service, object).Call(service+".CloseNotification", 0, id)
-				return err
-			case service + ".NotificationClosed":
-				return nil
-			}
-		}
-	}
-}
-
-func show(ctx context.Context, conn *dbus.Conn, m Message) (id uint32, err error) {
-	actions := []string{}
-	for _, a := range m.Actions {
-		actions = append(actions, a.Key, a.Label)
-	}
-	urgency, expire := byte(1), int32(-1)
-	if m.Urgent {
-		urgency, expire = 2, 0
-	}
-	// Not given up half way: a message without an id could not be taken back.
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), serviceTime)
-	defer stop()
-	call := conn.Object(service, object).CallWithContext(ctx, service+".Notify", 0,
-		"Sealant", uint32(0), "security-high", m.Summary, escape(m.Body), actions,
-		map[string]dbus.Variant{"urgency": dbus.MakeVariant(urgency), "desktop-entry": dbus.MakeVariant("sealant")}, expire)
-	if err := call.Store(&id); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrNoService, err)
-	}
-	return id, nil
-}
-
-// escape keeps a text plain where the service reads markup.
-func escape(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
-}

@@ -20,6 +20,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	localeFiles = nil
+	if len(os.Args) > 1 && os.Args[1] == "relaunch" { // as an action runs it
+		if err := os.WriteFile(os.Args[2], []byte(strings.Join(os.Args[3:], " ")), 0o644); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if len(os.Args) == 2 && os.Args[1] == "child" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -108,8 +115,11 @@ func desktopOn(t *testing.T, s Session) *desktop {
 }
 
 var question = Message{
-	Summary: "Mail closes unexpectedly", Body: "Mail <closed> 6 times & more", Urgent: true,
-	Actions: []Action{{"keep", "Keep"}, {"remove", "Remove & Restart…"}},
+	Text: map[string]Text{
+		"en": {"Mail closes unexpectedly", "Mail <closed> 6 times & more", []string{"Keep", "Remove & Restart…"}},
+		"de": {"Mail wird unerwartet beendet", "6-mal", []string{"Behalten", "Entfernen"}},
+	},
+	Urgent: true, Actions: []Action{{Key: "keep"}, {Key: "remove"}},
 }
 
 type answer struct {
@@ -148,7 +158,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		got := show1(t.Context(), s, question)
 		n := <-d.shown
-		if n.Summary != question.Summary || n.Body != "Mail &lt;closed&gt; 6 times &amp; more" || n.Expire != 0 || n.Hints["urgency"].Value() != byte(2) {
+		if n.Summary != question.Text["en"].Summary || n.Body != "Mail &lt;closed&gt; 6 times &amp; more" || n.Expire != 0 || n.Hints["urgency"].Value() != byte(2) {
 			t.Errorf("%+v", n)
 		}
 		if strings.Join(n.Actions, ",") != "keep,Keep,remove,Remove & Restart…" {
@@ -164,6 +174,84 @@ func TestAnswers(t *testing.T) {
 	d.emit(t, "ActionInvoked", (<-d.shown).ID, "rm -rf")
 	if a := <-got; a.err != nil || a.chosen != Closed {
 		t.Errorf("%q, %v", a.chosen, a.err)
+	}
+}
+
+// manages is a service manager by hand, on the session's bus.
+type manages struct{ units chan []string }
+
+type unitProperty struct {
+	Name  string
+	Value dbus.Variant
+}
+
+type unitAuxiliary struct {
+	Name       string
+	Properties []unitProperty
+}
+
+func (m *manages) StartTransientUnit(name, mode string, properties []unitProperty, _ []unitAuxiliary) (dbus.ObjectPath, *dbus.Error) {
+	for _, p := range properties {
+		if p.Name == "ExecStart" {
+			m.units <- append([]string{name, mode}, fmt.Sprint(p.Value.Value()))
+		}
+	}
+	return "/job/1", nil
+}
+
+func (m *manages) Get(_, _ string) (dbus.Variant, *dbus.Error) {
+	return dbus.MakeVariant([]string{"DISPLAY=:7", "LANG=de_DE.UTF-8"}), nil
+}
+
+// A message speaks the session's language, and an action is done in the session.
+func TestInSession(t *testing.T) {
+	s := session(t)
+	d := desktopOn(t, s)
+	mark := filepath.Join(t.TempDir(), "ran")
+	m := question
+	m.Actions = []Action{{Key: "keep"}, {Key: "remove", Run: []string{"relaunch", mark, "mail"}}}
+	choose := func(want string) {
+		t.Helper()
+		got := show1(t.Context(), s, m)
+		n := <-d.shown
+		if n.Summary != want {
+			t.Errorf("says %q, want %q", n.Summary, want)
+		}
+		d.emit(t, "ActionInvoked", n.ID, "remove")
+		if a := <-got; a.err != nil || a.chosen != "remove" {
+			t.Errorf("%q, %v", a.chosen, a.err)
+		}
+	}
+	choose("Mail closes unexpectedly") // no service manager: a plain process
+	for range 500 {
+		if data, _ := os.ReadFile(mark); string(data) == "mail" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if data, _ := os.ReadFile(mark); string(data) != "mail" {
+		t.Errorf("the action was not run: %q", data)
+	}
+	conn, err := dbus.Connect("unix:path=" + s.Bus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	by := &manages{make(chan []string, 1)}
+	if err := errors.Join(conn.Export(by, managerObject, manager+".Manager"), conn.Export(by, managerObject, "org.freedesktop.DBus.Properties")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.RequestName(manager, dbus.NameFlagDoNotQueue); err != nil {
+		t.Fatal(err)
+	}
+	choose("Mail wird unerwartet beendet")
+	select {
+	case unit := <-by.units:
+		if !strings.HasPrefix(unit[0], "sealant-relaunch-") || !strings.Contains(unit[2], "relaunch "+mark+" mail") {
+			t.Errorf("%q", unit)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("no unit was started")
 	}
 }
 
@@ -197,7 +285,7 @@ func TestNobodyShows(t *testing.T) {
 	if _, err := notifier().Show(t.Context(), s, question); !errors.As(err, &lacks) {
 		t.Errorf("no bus: %v", err)
 	}
-	if _, err := notifier().Show(t.Context(), s, Message{Body: strings.Repeat("x", maxMessage)}); err == nil {
+	if _, err := notifier().Show(t.Context(), s, Message{Text: map[string]Text{"en": {Body: strings.Repeat("x", maxMessage)}}}); err == nil {
 		t.Error("a message of 64 KiB")
 	}
 }

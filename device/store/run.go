@@ -46,6 +46,9 @@ func (s *Store) DeviceLink(device string) string {
 	return filepath.Join(s.RunDir(), "devices", device)
 }
 
+// RestartPlanPath is the announcement of a restart by policy.
+func (s *Store) RestartPlanPath() string { return filepath.Join(s.RunDir(), "restart.json") }
+
 // LaunchDir holds the records of launched processes.
 func (s *Store) LaunchDir() string { return filepath.Join(s.RunDir(), "launches") }
 
