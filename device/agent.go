@@ -3,36 +3,42 @@ package device
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"os"
 	"time"
 
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/localapi"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
+// AgentOptions say what else runs on the machine.
+type AgentOptions struct {
+	// Service is set where systemd's units do what only they can do well: start
+	// programs apart from the agent's sandbox (sealant-launch.service), and
+	// confirm the boot when it is complete (sealant-confirm.service).
+	Service bool
+}
+
 // Agent runs until ctx ends: it confirms the boot, then serves the local API
 // and asks for news now and then, installing what policy lets it.
-func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
+func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger) error {
 	observer := newObserver(func() (*Device, error) { return Open(rootDir) }, log)
 	open := observer.opener()
 	d, err := open()
 	if err != nil {
 		return err
 	}
-	// Before the socket exists: whoever finds it finds the boot confirmed.
-	if _, err := d.Store.Enrolment(); err == nil {
-		c, err := d.Confirm(ctx, logged(log, "confirm"))
-		if err != nil {
-			log.Error("cannot confirm the boot", "error", err)
-		} else {
-			log.Info("boot "+c.State, "set", c.Set)
-		}
+	if !o.Service {
+		// Before the socket exists: whoever finds it finds the boot confirmed.
+		confirmBoot(ctx, d, log)
+	}
+	// What a crash left, or apps.d says since.
+	if err := d.follow(ctx)(); err != nil {
+		log.Warn("services can't get what is staged", "error", err)
 	}
 	observer.begin(ctx)
 	defer observer.end()
@@ -41,26 +47,67 @@ func Agent(ctx context.Context, rootDir string, log *slog.Logger) error {
 		return err
 	}
 	defer os.Remove(d.Store.SocketPath())
-	launches, err := launch.Listen(d.Store)
-	if err != nil {
-		return errors.Join(err, calls.Close())
+	parts := []func(context.Context) error{
+		func(ctx context.Context) error { return localapi.Serve(ctx, calls, Journeys(open)) },
+		func(ctx context.Context) error { return poll(ctx, open, log) },
+		observer.run,
+		func(ctx context.Context) error { return share(ctx, open, log) },
+		func(ctx context.Context) error { return watchdog(ctx, d.Store.SocketPath()) },
 	}
-	defer os.Remove(d.Store.LaunchSocketPath())
-	server := &launch.Server{Store: d.Store, Apps: func() ([]policy.App, error) {
+	if !o.Service {
+		launches, err := launch.Listen(d.Store)
+		if err != nil {
+			return errors.Join(err, calls.Close())
+		}
+		defer os.Remove(d.Store.LaunchSocketPath())
+		server := launchServer(d.Store, open)
+		parts = append(parts, func(ctx context.Context) error { return server.Serve(ctx, launches) })
+	}
+	if err := tellSystemd("READY=1"); err != nil {
+		log.Warn("cannot tell systemd that the agent is up", "error", err)
+	}
+	return together(ctx, parts)
+}
+
+func launchServer(st *store.Store, open Opener) *launch.Server {
+	return &launch.Server{Store: st, Apps: func() ([]policy.App, error) {
 		d, err := open()
 		if err != nil {
 			return nil, err
 		}
 		return d.Config.Apps, nil
 	}}
-	notifyReady(log)
-	return together(ctx, []func(context.Context) error{
-		func(ctx context.Context) error { return localapi.Serve(ctx, calls, Journeys(open)) },
-		func(ctx context.Context) error { return server.Serve(ctx, launches) },
-		func(ctx context.Context) error { return poll(ctx, open, log) },
-		observer.run,
-		func(ctx context.Context) error { return share(ctx, open, log) },
-	})
+}
+
+// idleTime is how long the launcher stays when nothing that it started runs.
+const idleTime = 2 * time.Minute
+
+// Launcher starts programs for people on the socket that systemd hands over,
+// until nothing that it started runs any more and nobody has asked for a while.
+func Launcher(ctx context.Context, rootDir string) error {
+	st, err := store.Open(rootDir)
+	if err != nil {
+		return err
+	}
+	l, err := launch.Inherited()
+	if err != nil {
+		return err
+	}
+	server := launchServer(st, func() (*Device, error) { return Open(rootDir) })
+	server.Idle = idleTime
+	return server.Serve(ctx, l)
+}
+
+func confirmBoot(ctx context.Context, d *Device, log *slog.Logger) {
+	if _, err := d.Store.Enrolment(); err != nil {
+		return
+	}
+	c, err := d.Confirm(ctx, logged(log, "confirm"))
+	if err != nil {
+		log.Error("cannot confirm the boot", "error", err)
+		return
+	}
+	log.Info("boot "+c.State, "set", c.Set)
 }
 
 // together runs the parts of the agent until the first of them fails or ctx
@@ -141,21 +188,5 @@ func logged(log *slog.Logger, journey string) Report {
 		case Warning:
 			log.Warn(e.Text, "journey", journey, "step", e.Step)
 		}
-	}
-}
-
-// notifyReady tells systemd that the agent is up, where it is asked to.
-func notifyReady(log *slog.Logger) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	c, err := net.Dial("unixgram", path)
-	if err == nil {
-		_, err = c.Write([]byte("READY=1"))
-		err = errors.Join(err, c.Close())
-	}
-	if err != nil {
-		log.Warn(fmt.Sprintf("cannot notify systemd: %v", err))
 	}
 }

@@ -178,6 +178,6 @@ func (d *Device) examineCounting(g *Diagnosis) {
 	case d.Agent:
 		g.add("E1", "warn", "the agent's log says why", "crashes are not counted: this device can't see by itself that an improvement harms")
 	default:
-		g.add("E1", "warn", "systemctl start sealant-agent", "crashes are not counted while the agent does not run")
+		g.add("E1", "warn", "systemctl start sealant.service", "crashes are not counted while the agent does not run")
 	}
 }

@@ -100,7 +100,7 @@ func dial(st *store.Store) (*net.UnixConn, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: st.LaunchSocketPath(), Net: "unix"})
 	if err != nil {
 		return nil, fault.New(fault.Failed, "cannot launch: the agent doesn't answer (%w)", err).
-			Hint("sudo systemctl start sealant-agent")
+			Hint("sudo systemctl start sealant-launch.socket")
 	}
 	return conn, nil
 }

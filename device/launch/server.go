@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,9 @@ type Server struct {
 	// Self are program and arguments by which this program calls Child; nil
 	// means: this program, with ChildCommand.
 	Self []string
+	// Idle ends Serve when nothing that it started has run and nobody has asked
+	// for this long; 0 means never.
+	Idle time.Duration
 }
 
 // ChildCommand is the hidden command of sealant that calls Child.
@@ -92,6 +96,30 @@ func Listen(st *store.Store) (*net.UnixListener, error) {
 	return l, nil
 }
 
+// inheritedFD is the first descriptor that systemd hands over (sd_listen_fds(3)).
+const inheritedFD = 3
+
+// Inherited is the socket for launches that systemd listens on for this process.
+func Inherited() (*net.UnixListener, error) {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) || os.Getenv("LISTEN_FDS") != "1" {
+		return nil, fault.New(fault.Usage, "cannot listen for launches: no socket was handed over").Hint("systemctl start sealant-launch.socket")
+	}
+	f := os.NewFile(inheritedFD, "launch.sock")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for launches: %w", err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fault.New(fault.Usage, "cannot listen for launches: what was handed over is no Unix socket")
+	}
+	// systemd made the socket and takes it away.
+	u.SetUnlinkOnClose(false)
+	return u, nil
+}
+
 // Serve answers launches until ctx ends. What was launched goes on.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
@@ -100,9 +128,20 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
+		if s.Idle > 0 {
+			if err := l.SetDeadline(time.Now().Add(s.Idle)); err != nil {
+				return fmt.Errorf("cannot accept a launch: %w", err)
+			}
+		}
 		conn, err := l.AcceptUnix()
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if len(places) == 0 {
+				return nil
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("cannot accept a launch: %w", err)
