@@ -6,53 +6,46 @@ type BitMixer struct {
 	contexts int
 	bits     uint
 	slots    []uint32
-	weights  []int32
-	inputs   []int32
-	index    []uint32
+	weights  []int32 // [selectors][rowLength], less bitWeight
+	none     []int32 // a second set that stays as it is
+	lanes    lanes
 }
+
+// bitWeight is a bit mixer's firstWeight.
+const bitWeight = 2 * firstWeight
 
 // NewBitMixer returns a fresh model with 2^bits slots per context and that many
 // weight sets.
 func NewBitMixer(contexts int, bits uint, selectors int) *BitMixer {
-	n := 2*contexts + 1
-	m := &BitMixer{
+	n := rowLength(contexts)
+	return &BitMixer{
 		contexts: contexts, bits: bits,
 		slots: make([]uint32, contexts<<bits), weights: make([]int32, selectors*n),
-		inputs: make([]int32, n), index: make([]uint32, contexts),
+		none: make([]int32, n), lanes: newLanes(contexts),
 	}
-	for i := range m.weights {
-		m.weights[i] = firstWeight * 2
-	}
-	return m
 }
 
 // Code codes one decision under hashed contexts, with weight set a.
 func (m *BitMixer) Code(c *Coder, ctx []uint32, a, bit int) int {
 	ctx = ctx[:m.contexts]
-	in, index := m.inputs[:2*len(ctx)+1], m.index[:len(ctx)]
+	l, n := &m.lanes, lanesOf(len(ctx))
 	for j, x := range ctx {
 		h := x * 0x85EBCA6B
 		h ^= h >> 15
 		h *= 0x2C1B3C6D
 		h ^= h >> 13
-		ix := uint32(j)<<m.bits + h>>(32-m.bits)
-		index[j] = ix
-		in[2*j], in[2*j+1] = opinion(m.slots[ix] ^ fresh)
+		l.at[j&(maxContexts-1)] = uint32(j)<<m.bits + h>>(32-m.bits)
 	}
-	in[len(in)-1] = 256
-	w := m.weights[a*len(in):][:len(in)]
-	var dot int64
-	for j, x := range in {
-		dot += int64(w[j]) * int64(x)
-	}
+	w := m.weights[a*(2*n+1):][:2*n+1]
+	dot, _ := opinions(l, m.slots, 0, w, m.none, n, bitWeight)
+	dot += int64(w[2*n]+bitWeight) * 256
 	p := squash(clampStretch(dot >> 16))
 	bit = c.Bit(uint32(min(max(p, minBit), whole-minBit)), bit)
-	e := int64(bit<<16) - int64(p>>6)
-	for j, x := range in {
-		w[j] += int32((int64(x)*e + 1<<13) >> 14)
-	}
-	for _, ix := range index {
-		m.slots[ix] = observe(m.slots[ix]^fresh, bit, slotLimit) ^ fresh
+	e := int32(bit<<16) - p>>6
+	learn(l, w, m.none, n, e, 0, 14, 16, bit)
+	w[2*n] += (256*e + 1<<13) >> 14
+	for j, at := range l.at[:len(ctx)] {
+		m.slots[at] = l.slot[j]
 	}
 	return bit
 }

@@ -6,13 +6,12 @@ type Shape struct {
 	Bits       uint // log2 of the slots per context
 	Selectors  int  // first selector: weight sets chosen together with the bits so far
 	Selectors2 int  // second selector: weight sets chosen alone; 0 means 1
-	Limit      uint32
 }
 
 // Memory is what a Mixer of this shape takes, in bytes.
 func (s Shape) Memory() int64 {
 	n := int64(s.Contexts)
-	return 4*n<<s.Bits + 4*(2*n+1)*int64(s.Selectors*256+max(s.Selectors2, 1)) + 2*33*256*int64(max(s.Selectors2, 1))
+	return 4*n<<s.Bits + 4*int64(rowLength(s.Contexts))*int64(s.Selectors*256+max(s.Selectors2, 1)) + 2*33*256*int64(max(s.Selectors2, 1))
 }
 
 // Mixer predicts bytes bit by bit. Every context gives a table slot that
@@ -21,12 +20,10 @@ func (s Shape) Memory() int64 {
 type Mixer struct {
 	shape   Shape
 	slots   []uint32 // 22 bits of probability, 10 bits of count, contexts × 2^Bits
-	weights []int32  // 16.16, [Selectors*256][2*Contexts+1]
-	second  []int32  // 16.16, [Selectors2][2*Contexts+1]
-	inputs  []int32
-	at      []uint32
-	index   []uint32
-	apm     []uint16 // [Selectors2*256][33]
+	weights []int32  // 16.16, [Selectors*256][rowLength], less firstWeight
+	second  []int32  // 16.16, [Selectors2][rowLength], less firstWeight
+	lanes   lanes
+	apm     []uint16 // [Selectors2*256][33], each xored with firstCorrection
 }
 
 // fresh is a slot that knows nothing. Slots are kept xored with it, so that
@@ -42,45 +39,36 @@ func NewMixer(s Shape) *Mixer {
 	if s.Selectors2 == 0 {
 		s.Selectors2 = 1
 	}
-	if s.Limit == 0 {
-		s.Limit = slotLimit
-	}
-	n := 2*s.Contexts + 1
-	m := &Mixer{
+	n := rowLength(s.Contexts)
+	return &Mixer{
 		shape:   s,
 		slots:   make([]uint32, s.Contexts<<s.Bits),
 		weights: make([]int32, s.Selectors*256*n),
 		second:  make([]int32, s.Selectors2*n),
-		inputs:  make([]int32, n),
-		at:      make([]uint32, s.Contexts),
-		index:   make([]uint32, s.Contexts),
+		lanes:   newLanes(s.Contexts),
 		apm:     make([]uint16, s.Selectors2*256*33),
 	}
-	for i := range m.weights {
-		m.weights[i] = firstWeight
-	}
-	for i := range m.second {
-		m.second[i] = firstWeight
-	}
-	for i := range m.apm {
-		m.apm[i] = uint16(squash(int32(i%33-16)*128) >> 6)
-	}
-	return m
 }
 
 // firstWeight is 0.16 in 16.16.
 const firstWeight = 10486
 
+// firstCorrection is what the last table says at first.
+var firstCorrection = func() (t [33]uint16) {
+	for i := range t {
+		t[i] = uint16(squash(int32(i-16)*128) >> 6)
+	}
+	return t
+}()
+
 // Code codes one byte under hashed contexts. a and b choose weight sets and
 // must be below Selectors and Selectors2.
 func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
-	n := m.shape.Contexts
-	ctx = ctx[:n]
-	at, index := m.at[:len(ctx)], m.index[:len(ctx)]
-	in := m.inputs[:2*n+1]
-	in[2*n] = 256
-	second := m.second[b*len(in):][:len(in)]
-	slots, bits, limit := m.slots, m.shape.Bits, m.shape.Limit
+	ctx = ctx[:m.shape.Contexts]
+	l, n := &m.lanes, lanesOf(len(ctx))
+	row := 2*n + 1
+	second := m.second[b*row:][:row]
+	slots, bits := m.slots, m.shape.Bits
 	mask := (uint32(1)<<bits - 1) &^ 15
 	c0 := uint32(1)
 	for half := 0; half < 2; half++ {
@@ -89,48 +77,39 @@ func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
 			h ^= h >> 15
 			h *= 0x2C1B3C6D
 			h ^= h >> 13
-			at[j] = uint32(j)<<bits + h&mask
+			l.at[j&(maxContexts-1)] = uint32(j)<<bits + h&mask
 		}
 		nib := uint32(1)
 		for i := 3; i >= 0; i-- {
 			bit := int(v>>uint(4*(1-half)+i)) & 1
-			for j, base := range at {
-				ix := base + nib
-				index[j] = ix
-				in2 := in[2*j : 2*j+2 : 2*j+2]
-				in2[0], in2[1] = opinion(slots[ix] ^ fresh)
-			}
-			w := m.weights[(a*256+int(c0))*len(in):][:len(in)]
-			var dot1, dot2 int64
-			for j, x := range in {
-				dot1 += int64(w[j]) * int64(x)
-				dot2 += int64(second[j]) * int64(x)
-			}
+			w := m.weights[(a*256+int(c0))*row:][:row]
+			dot1, dot2 := opinions(l, slots, nib, w, second, n, firstWeight)
+			dot1 += int64(w[2*n]+firstWeight) * 256
+			dot2 += int64(second[2*n]+firstWeight) * 256
 			x1, x2 := clampStretch(dot1>>16), clampStretch(dot2>>16)
 			p1, p2 := squash(x1), squash(x2)
 			mixed := (x1 + x2) >> 1
 			pm := squash(mixed)
 			// The last table: 33 points over the mixed opinion, by selector and bits so far.
 			pos := (max(min(mixed, 2047), -2047) + 2048) * 32
-			k := int(pos>>12) + (b*256+int(c0))*33
-			frac := pos & 4095
-			pa := (int64(m.apm[k])*int64(4096-frac) + int64(m.apm[k+1])*int64(frac)) >> 6 // 22 bits
+			k, frac := int(pos>>12), pos&4095
+			apm := m.apm[(b*256+int(c0))*33:][:33]
+			pa := (int64(apm[k]^firstCorrection[k])*int64(4096-frac) + int64(apm[k+1]^firstCorrection[k+1])*int64(frac)) >> 6 // 22 bits
 			p := min(max((3*int64(pm)+pa)>>2, minBit), whole-minBit)
 			bit = c.Bit(uint32(p), bit)
-
-			e1 := int64(bit<<16) - int64(p1>>6)
-			e2 := int64(bit<<16) - int64(p2>>6)
-			for j, x := range in {
-				w[j] += int32((int64(x)*e1 + 1<<14) >> 15)
-				second[j] += int32((int64(x)*e2 + 1<<15) >> 16)
-			}
-			near := k
+			e1 := int32(bit<<16) - p1>>6
+			e2 := int32(bit<<16) - p2>>6
+			learn(l, w, second, n, e1, e2, 15, 16, bit)
+			w[2*n] += (256*e1 + 1<<14) >> 15
+			second[2*n] += (256*e2 + 1<<15) >> 16
 			if frac >= 2048 {
-				near++
+				k++
 			}
-			m.apm[near] += uint16((int32(bit*65535) - int32(m.apm[near])) >> 6)
-			for _, ix := range index {
-				slots[ix] = observe(slots[ix]^fresh, bit, limit) ^ fresh
+			near := apm[k] ^ firstCorrection[k]
+			near += uint16((int32(bit*65535) - int32(near)) >> 6)
+			apm[k] = near ^ firstCorrection[k]
+			for j, base := range l.at[:len(ctx)] {
+				slots[base+nib] = l.slot[j]
 			}
 			nib = nib<<1 | uint32(bit)
 			c0 = c0<<1 | uint32(bit)
