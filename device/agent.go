@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sealant-os/sealant/device/bus"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/localapi"
 	"github.com/sealant-os/sealant/device/policy"
@@ -54,6 +55,9 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 		func(ctx context.Context) error { return share(ctx, open, log) },
 		func(ctx context.Context) error { return watchdog(ctx, d.Store.SocketPath()) },
 	}
+	if rootDir == "/" || rootDir == "" {
+		parts = append(parts, func(ctx context.Context) error { return onBus(ctx, d.Store.Root(), Journeys(open), log) })
+	}
 	if !o.Service {
 		launches, err := launch.Listen(d.Store)
 		if err != nil {
@@ -68,6 +72,25 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 	}
 	return together(ctx, parts)
 }
+
+// onBus serves on the system's bus for as long as there is one; a bus that is
+// restarted is found again. A machine without one works without.
+func onBus(ctx context.Context, root string, methods map[string]localapi.Method, log *slog.Logger) error {
+	for said := false; ctx.Err() == nil; said = true {
+		err := bus.Serve(ctx, root, methods)
+		if err != nil && ctx.Err() == nil && (!said || !errors.Is(err, bus.ErrNone)) {
+			log.Info("not on the system's bus", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(busPause):
+		}
+	}
+	return nil
+}
+
+// busPause is how long to wait before the bus is looked for again.
+const busPause = 30 * time.Second
 
 func launchServer(st *store.Store, open Opener) *launch.Server {
 	return &launch.Server{Store: st, Apps: func() ([]policy.App, error) {

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/sealant-os/sealant/device/localapi"
+	"github.com/sealant-os/sealant/device/polkit"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -18,16 +19,16 @@ type Opener func() (*Device, error)
 func Journeys(open Opener) map[string]localapi.Method {
 	return map[string]localapi.Method{
 		"enroll":    byRoot(open, (*Device).Enroll),
-		"install":   byRoot(open, (*Device).Install),
-		"reapply":   byRoot(open, (*Device).Reapply),
-		"automatic": byRoot(open, (*Device).Automatic),
+		"install":   {Allow: may(open, polkit.Install), Handle: by(open, (*Device).Install)},
+		"reapply":   {Allow: may(open, polkit.Install), Handle: by(open, (*Device).Reapply)},
+		"automatic": {Allow: may(open, polkit.SetPolicy), Handle: by(open, (*Device).Automatic)},
 		"remove":    {Allow: mayRemove(open), Handle: by(open, (*Device).Remove)},
-		"relaunch":  byRoot(open, (*Device).Relaunch),
-		"restart":   {Allow: root, Handle: asked(open, (*Device).Restart)},
+		"relaunch":  {Allow: may(open, polkit.Relaunch), Handle: by(open, (*Device).Relaunch)},
+		"restart":   {Allow: may(open, polkit.Restart), Handle: asked(open, (*Device).Restart)},
 		"confirm": {Allow: root, Handle: asked(open, func(d *Device, ctx context.Context, _ struct{}, r Report) (Confirmed, error) {
 			return d.Confirm(ctx, r)
 		})},
-		"check":   {Handle: asked(open, (*Device).Check)},
+		"check":   {Allow: mayCheck(open), Handle: asked(open, (*Device).Check)},
 		"status":  {Handle: plain(open, (*Device).Status)},
 		"verify":  {Handle: asked(open, (*Device).Verify)},
 		"history": {Handle: plain(open, (*Device).History)},
@@ -94,16 +95,18 @@ func prepare[O any](open Opener, params json.RawMessage) (*Device, O, error) {
 }
 
 // root lets only root in.
-func root(p localapi.Peer) error {
-	if p.Root() {
+func root(_ context.Context, p localapi.Peer) error { return onlyRoot(p.UID) }
+
+func onlyRoot(uid uint32) error {
+	if uid == 0 {
 		return nil
 	}
 	return fault.New(fault.Failed, "cannot do that: it needs root").Hint("run it with sudo")
 }
 
-// mayRemove lets others than root in where policy says so.
-func mayRemove(open Opener) func(localapi.Peer) error {
-	return func(p localapi.Peer) error {
+// may lets root in, and whom polkit lets do it.
+func may(open Opener, a polkit.Action) func(context.Context, localapi.Peer) error {
+	return func(ctx context.Context, p localapi.Peer) error {
 		if p.Root() {
 			return nil
 		}
@@ -111,14 +114,47 @@ func mayRemove(open Opener) func(localapi.Peer) error {
 		if err != nil {
 			return err
 		}
-		return d.mayRemoveAsUser(p.UID)
+		return d.authorised(ctx, p, a)
+	}
+}
+
+func (d *Device) authorised(ctx context.Context, p localapi.Peer, a polkit.Action) error {
+	return polkit.Allow(ctx, d.Store.Root(), polkit.Who{UID: p.UID, PID: p.PID, Name: p.Bus, Interactive: !p.Silent}, a)
+}
+
+// mayCheck lets everybody ask for news, unless an administrator's polkit rules
+// say otherwise: asking changes nothing.
+func mayCheck(open Opener) func(context.Context, localapi.Peer) error {
+	allow := may(open, polkit.Check)
+	return func(ctx context.Context, p localapi.Peer) error {
+		if err := allow(ctx, p); fault.KindOf(err) == fault.Policy {
+			return err
+		}
+		return nil // allowed, or no polkit is there to say no
+	}
+}
+
+// mayRemove lets others than root in where policy says so, or polkit.
+func mayRemove(open Opener) func(context.Context, localapi.Peer) error {
+	return func(ctx context.Context, p localapi.Peer) error {
+		if p.Root() {
+			return nil
+		}
+		d, err := open()
+		if err != nil {
+			return err
+		}
+		if d.mayRemoveAsUser(p.UID) == nil {
+			return nil
+		}
+		return d.authorised(ctx, p, polkit.Remove)
 	}
 }
 
 // mayRemoveAsUser lets root remove improvements, and others where policy says so.
 func (d *Device) mayRemoveAsUser(uid uint32) error {
 	if d.Config.Policy.RemoveAdmin {
-		return root(localapi.Peer{UID: uid})
+		return onlyRoot(uid)
 	}
 	return nil
 }
@@ -145,7 +181,7 @@ func Ask(ctx context.Context, rootDir, name string, params any, report Report, r
 	}
 	peer := localapi.Peer{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
 	if m.Allow != nil {
-		if err := m.Allow(peer); err != nil {
+		if err := m.Allow(ctx, peer); err != nil {
 			return err
 		}
 	}

@@ -48,6 +48,8 @@ const (
 type Peer struct {
 	UID, GID uint32
 	PID      int32
+	Bus      string // its name on the system's bus, if it asks there; "" on the socket
+	Silent   bool   // nobody may be asked for a password on its behalf
 }
 
 // Root says whether the peer may do anything.
@@ -56,7 +58,7 @@ func (p Peer) Root() bool { return p.UID == 0 }
 // Method is one thing that the agent does on request.
 type Method struct {
 	// Allow refuses a peer before anything is done; nil lets all in.
-	Allow func(Peer) error
+	Allow func(context.Context, Peer) error
 	// Handle does it. emit sends an event and may be called until Handle
 	// returns, by one goroutine at a time.
 	Handle func(ctx context.Context, peer Peer, params json.RawMessage, emit func(event any)) (result any, err error)
@@ -164,7 +166,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	if m.Allow != nil {
-		if err := m.Allow(peer); err != nil {
+		if err := m.Allow(r.Context(), peer); err != nil {
 			out.fail(err)
 			return
 		}

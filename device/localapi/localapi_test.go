@@ -57,7 +57,7 @@ func TestCall(t *testing.T) {
 			return nil, fault.New(fault.Recalled, "cannot install: recalled").Hint("wait")
 		}},
 		"root": {
-			Allow: func(Peer) error { return fault.New(fault.Policy, "cannot remove: policy forbids it") },
+			Allow: func(context.Context, Peer) error { return fault.New(fault.Policy, "cannot remove: policy forbids it") },
 			Handle: func(context.Context, Peer, json.RawMessage, func(any)) (any, error) {
 				t.Error("handled")
 				return word{}, nil
