@@ -133,7 +133,7 @@ func TestShapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, shape := range []delta.Shape{{Bits: 12}, {Bits: 16, Light: true}, {Bits: 16, Packed: true}, {Bits: 18, Primed: true}, {Bits: 12, Light: true, Primed: true}} {
+	for _, shape := range []delta.Shape{{Bits: 12}, {Bits: 16, Light: true}, {Bits: 16, Packed: true, Window: 14}, {Bits: 18, Primed: true}, {Bits: 12, Light: true, Primed: true}} {
 		d, err := encodeAs(was, is, l, shape)
 		if err != nil {
 			t.Fatal(err)

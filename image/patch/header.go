@@ -17,7 +17,7 @@ import (
 const magic = "\x89SEALP\r\n"
 
 // version of the container.
-const version = 1
+const version = 2
 
 // Limits of a header.
 const (
@@ -48,8 +48,8 @@ var transformNames = map[uint64]struct {
 	name    string
 	version uint64
 }{
-	walkTransform: {"walk", 1},
-	elfTransform:  {"elf", 1},
+	walkTransform: {"walk", 2},
+	elfTransform:  {"elf", 2},
 	sealTransform: {"seal", 1},
 }
 
@@ -70,18 +70,19 @@ type Segment struct {
 	Light  bool  `json:"light"`  // coded for speed
 	Primed bool  `json:"primed"` // the models know the source
 	Packed int64 `json:"packed"` // bytes of the patch, before Coded, that are packed literals; 0: they are modelled
+	Window int   `json:"window"` // of packed literals: log2 of how far they look back
 }
 
 // shape is what the segment's models look like.
 func (s Segment) shape() delta.Shape {
-	return delta.Shape{Bits: uint(s.Bits), Light: s.Light, Packed: s.Packed > 0, Primed: s.Primed}
+	return delta.Shape{Bits: uint(s.Bits), Light: s.Light, Packed: s.Packed > 0, Window: uint(s.Window), Primed: s.Primed}
 }
 
-// Marks in a segment's model byte.
+// Marks in a segment's mode.
 const (
-	light  = 0x80 // coded for speed
-	packed = 0x40 // literals are packed; their size follows
-	primed = 0x20 // the models know the source
+	packed = 1 << iota // literals are packed; their window and size follow
+	light              // coded for speed
+	primed             // the models know the source
 )
 
 // Header is what a patch says about itself.
@@ -146,18 +147,19 @@ func (h *Header) marshal() []byte {
 	for _, s := range h.Segments {
 		num(s.Size)
 		num(s.Coded)
-		shape := byte(s.Bits)
+		mode := byte(0)
 		if s.Light {
-			shape |= light
+			mode |= light
 		}
 		if s.Primed {
-			shape |= primed
+			mode |= primed
 		}
 		if s.Packed > 0 {
-			shape |= packed
+			mode |= packed
 		}
-		b = append(b, shape)
+		b = append(b, byte(s.Bits), mode)
 		if s.Packed > 0 {
+			b = append(b, byte(s.Window))
 			num(s.Packed)
 		}
 	}
@@ -294,12 +296,20 @@ func parseHeader(b []byte) (*Header, error) {
 	total := int64(0)
 	for range f.num(maxSegments, "number of segments") {
 		s := Segment{Size: f.num(maxSize, "segment size"), Coded: f.num(maxSize, "coded size")}
-		shape := f.bytes(1)[0]
-		s.Bits, s.Light, s.Primed = int(shape&^(light|packed|primed)), shape&light != 0, shape&primed != 0
-		if s.Primed && (h.SourceSize > delta.MaxPrimed || shape&packed != 0) {
+		s.Bits = int(f.bytes(1)[0])
+		mode := f.bytes(1)[0]
+		s.Light, s.Primed = mode&light != 0, mode&primed != 0
+		if mode&^(light|packed|primed) != 0 {
+			f.fail("mode of a segment is unknown")
+		}
+		if s.Primed && (h.SourceSize > delta.MaxPrimed || mode&packed != 0) {
 			f.fail("the source is too large to know")
 		}
-		if shape&packed != 0 {
+		if mode&packed != 0 {
+			s.Window = int(f.bytes(1)[0])
+			if s.Window < delta.MinWindow || s.Window > delta.MaxWindow {
+				f.fail("window of packed literals is out of range")
+			}
 			if s.Packed = f.num(maxSize, "size of packed literals"); s.Packed == 0 {
 				f.fail("no packed literals")
 			}

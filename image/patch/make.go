@@ -85,7 +85,7 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	h := &Header{
 		Source: sha512.Sum384(from), SourceSize: int64(len(from)),
 		Result: sha512.Sum384(to), ResultSize: int64(len(to)),
-		Transforms: []Transform{{ID: walkTransform, Version: 1}},
+		Transforms: []Transform{{ID: walkTransform, Version: 2}},
 	}
 	if h.Seal = sealOf(to); h.Seal != nil {
 		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
@@ -99,7 +99,7 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 		return Stats{}, err
 	}
 	if len(was.Elements) > 0 && len(is.Elements) > 0 {
-		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 1})
+		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 2})
 		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	} else {
 		was.Elements, is.Elements = nil, nil
@@ -110,6 +110,9 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	layouts := match.Plan(was, is)
 	if err := step(50); err != nil {
 		return Stats{}, err
+	}
+	for _, l := range layouts {
+		l.Runs = match.Repeats(is.Data, l.Runs, nil, leastRepeat)
 	}
 	drafts := make([]*draft, len(layouts))
 	both = errgroup.Group{}
@@ -156,6 +159,9 @@ type draft struct {
 // A segment with more literals, in bytes, is coded for speed.
 const lightAbove = 4 << 20
 
+// Repetitions of at least this many bytes of new content are copied.
+const leastRepeat = 400
+
 // A patch of at least this many bytes is tried with larger models too.
 const largerModels = 48 << 10
 
@@ -163,6 +169,9 @@ const largerModels = 48 << 10
 func encode(was, is *match.File, l *delta.Layout) (*draft, error) {
 	much := literals(is, l) > lightAbove
 	shape := delta.Shape{Bits: 16, Light: much, Packed: much}
+	if much {
+		shape.Window = delta.WindowFor(literals(is, l))
+	}
 	if len(was.Elements) == 0 && !much && len(was.Data) <= delta.MaxPrimed {
 		shape.Primed = true
 	}
@@ -194,7 +203,7 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 		tries = append(tries, big)
 	}
 	if n > 1<<20 {
-		tries = append(tries, delta.Shape{Bits: 16, Packed: true})
+		tries = append(tries, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n)})
 	}
 	for _, shape := range tries {
 		other, err := encodeAs(was, is, d.layout, shape)
@@ -218,11 +227,11 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 			return nil, err
 		}
 		if !shape.Packed && literals(is, l) > delta.MaxLiterals(int64(len(coded.Body))) {
-			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true})
+			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true, Window: delta.WindowFor(literals(is, l))})
 		}
 		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
-		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
+		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Window: int(shape.Window), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {

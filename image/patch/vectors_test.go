@@ -79,7 +79,7 @@ func writeVectors(t *testing.T) {
 	}
 	bad("cut", "the last byte is missing", func(p []byte) []byte { return p[:len(p)-1] })
 	bad("long", "a byte follows", func(p []byte) []byte { return append(p, 0) })
-	bad("version", "version 2", func(p []byte) []byte { p[8] = 2; return p })
+	bad("version", "version 1, which nobody used", func(p []byte) []byte { p[8] = 1; return p })
 	bad("body-bit", "a bit of the body is flipped", func(p []byte) []byte { p[len(p)-9] ^= 4; return p })
 	bad("header-bit", "a bit of the source's digest is flipped", func(p []byte) []byte { p[20] ^= 1; return p })
 	all["other-source"] = vector{"refused", "the source is another", random, nil, good.patch}

@@ -65,7 +65,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// file is a file in memory that is written from front to back.
+// file is a file in memory.
 type file struct{ data []byte }
 
 func (f *file) ReadAt(b []byte, off int64) (int, error) {
@@ -73,11 +73,18 @@ func (f *file) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func (f *file) WriteAt(b []byte, off int64) (int, error) {
-	f.data = append(f.data[:off], b...)
-	return len(b), nil
+	if end := off + int64(len(b)); end > int64(len(f.data)) {
+		if err := f.Truncate(end); err != nil {
+			return 0, err
+		}
+	}
+	return copy(f.data[off:], b), nil
 }
 
 func (f *file) Truncate(size int64) error {
+	if size > int64(len(f.data)) {
+		f.data = append(f.data, make([]byte, size-int64(len(f.data)))...)
+	}
 	f.data = f.data[:size]
 	return nil
 }

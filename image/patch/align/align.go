@@ -13,11 +13,18 @@ import (
 // Run is a stretch of new data that stems from a stretch of old data of the
 // same length, though not every byte need be equal. Offsets and length are in
 // bytes.
-type Run struct{ New, Old, Len int64 }
+//
+// A Self run stems from new data instead: Old is an offset there, before New, of
+// the same segment, and every byte is equal. It may overlap itself, so that a
+// short pattern goes on.
+type Run struct {
+	New, Old, Len int64
+	Self          bool
+}
 
 // Projection maps offsets of the old data to offsets of the new.
 //
-// Runs may overlap in the old data. Where they do, the longer one wins: taken
+// Self runs have no part in it. Runs may overlap in the old data. Where they do, the longer one wins: taken
 // in the order of their old offsets, a later run that is not longer than the
 // one before it keeps only what lies beyond it, and a longer one cuts the one
 // before it short. Both sides compute this, so the rule is part of the format.
@@ -28,7 +35,7 @@ type Projection struct {
 
 // Project computes the projection of runs; it keeps no reference to them.
 func Project(runs []Run) *Projection {
-	sorted := slices.Clone(runs)
+	sorted := slices.DeleteFunc(slices.Clone(runs), func(r Run) bool { return r.Self })
 	slices.SortStableFunc(sorted, func(a, b Run) int { return cmp.Compare(a.Old, b.Old) })
 	kept := sorted[:0]
 	for _, r := range sorted {

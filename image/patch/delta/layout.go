@@ -57,7 +57,7 @@ func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*
 	c, k := entropy.NewDecoder(in, size), newRunCoder()
 	l := &Layout{}
 	for range count {
-		end := k.last.new
+		end := k.end
 		r, err := k.code(c, align.Run{})
 		if err == nil {
 			err = c.Err()
@@ -201,6 +201,11 @@ func (l *Layout) Within(start, end int64) ([]align.Run, error) {
 	if to > from {
 		if r := l.Runs[to-1]; r.New+r.Len > end {
 			return nil, fmt.Errorf("a run crosses the end of a segment")
+		}
+	}
+	for _, r := range l.Runs[from:to] {
+		if r.Self && r.Old < start {
+			return nil, fmt.Errorf("a run stems from before its segment")
 		}
 	}
 	return slices.Clip(l.Runs[from:to]), nil

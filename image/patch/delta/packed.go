@@ -5,54 +5,26 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/ulikunitz/xz/lzma"
+	"github.com/sealant-os/sealant/image/patch/pack"
 )
 
-// PackedWindow is the dictionary of packed literals, in bytes.
-const PackedWindow = 16 << 20
+// largestWindow bounds the window of packed literals, as a power of two.
+const largestWindow = 24
 
-// pack compresses literals as LZMA2 with a dictionary of PackedWindow.
-func pack(b []byte) ([]byte, error) {
-	var out bytes.Buffer
-	w, err := lzma.Writer2Config{DictCap: PackedWindow, BufSize: 64 << 10, Matcher: lzma.HashTable4}.NewWriter2(&out)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-// unpacker reads packed literals. It takes PackedWindow of memory, whatever it
-// reads.
+// unpacker reads packed literals.
 type unpacker struct {
 	packed *bytes.Reader
-	r      *lzma.Reader2
+	r      *pack.Reader
 }
 
-func newUnpacker(packed []byte) (*unpacker, error) {
+func newUnpacker(packed []byte, window uint) (*unpacker, error) {
 	u := &unpacker{packed: bytes.NewReader(packed)}
-	r, err := lzma.Reader2Config{DictCap: PackedWindow}.NewReader2(u.packed)
+	r, err := pack.NewReader(u.packed, int64(len(packed)), window)
 	if err != nil {
 		return nil, err
 	}
 	u.r = r
 	return u, nil
-}
-
-// close is an error unless all literals have been read.
-func (u *unpacker) close() error {
-	if n, err := u.r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		return fmt.Errorf("there are more literals than places for them")
-	}
-	if u.packed.Len() != 0 {
-		return fmt.Errorf("literals go on after their end")
-	}
-	return nil
 }
 
 // packedLiteral appends the new bytes up to to from the packed literals.

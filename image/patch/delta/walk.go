@@ -14,16 +14,18 @@ import (
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/entropy"
+	"github.com/sealant-os/sealant/image/patch/pack"
 )
 
 // Shape is what a segment's models look like; it stands in the patch.
 type Shape struct {
-	Bits  uint // log2 of the slots per context, 12 to 20
+	Bits  uint // log2 of the slots per context, 12 to 22
 	Light bool // fewer contexts: decodes about three times as fast, for large patches
 
 	// Packed literals are not modelled but compressed by themselves: for much
-	// new content.
+	// new content. Window is log2 of how far they look back, 12 to 24.
 	Packed bool
+	Window uint
 
 	// Primed models know the old data: for new content that is like the old.
 	Primed bool
@@ -32,8 +34,14 @@ type Shape struct {
 // Bounds of Shape.Bits.
 const (
 	MinBits = 12
-	MaxBits = 20
+	MaxBits = 22
+
+	MinWindow = pack.MinWindow
+	MaxWindow = largestWindow
 )
+
+// WindowFor is the window for packed literals of n bytes.
+func WindowFor(n int64) uint { return pack.WindowFor(n, MaxWindow) }
 
 func (s Shape) literals() entropy.Shape {
 	m := entropy.Shape{Contexts: 12, Bits: s.Bits, Selectors: 6}
@@ -63,7 +71,7 @@ func (s Shape) asked() int {
 func (s Shape) Memory(old int64) int64 {
 	m := s.differences().Memory() + entropy.Shape{Contexts: 16, Bits: min(s.Bits, 16), Selectors: 6}.Memory()
 	if s.Packed {
-		return m + PackedWindow
+		return m + pack.Memory(s.Window)
 	}
 	m += s.literals().Memory() + 1<<historyBits + 4<<seenBits
 	if s.Primed {
@@ -142,10 +150,7 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	}
 	out := Coded{Body: w.c.Finish()}
 	if s.Shape.Packed {
-		var err error
-		if out.Packed, err = pack(w.raw); err != nil {
-			return Coded{}, Costs{}, err
-		}
+		out.Packed = pack.Encode(w.raw, s.Shape.Window)
 		w.costs.Literals = int64(len(out.Packed)) * 8
 	}
 	return out, w.costs, nil
@@ -183,7 +188,7 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
 		var err error
-		if w.unpacker, err = newUnpacker(packed); err != nil {
+		if w.unpacker, err = newUnpacker(packed, s.Shape.Window); err != nil {
 			return err
 		}
 	} else if n := l.literals(s); n > MaxLiterals(size) {
@@ -196,7 +201,7 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 		return err
 	}
 	if s.Shape.Packed {
-		if err := w.unpacker.close(); err != nil {
+		if err := w.unpacker.r.Close(); err != nil {
 			return err
 		}
 	}
@@ -221,8 +226,16 @@ func (w *walker) walk(s Segment) error {
 	}
 	beside := int64(0)
 	for _, r := range runs {
+		before := w.pos
 		if err := w.literal(r.New, beside); err != nil {
 			return err
+		}
+		if r.Self {
+			if err := w.again(r); err != nil {
+				return err
+			}
+			beside += w.pos - before
+			continue
 		}
 		if err := w.run(r); err != nil {
 			return err
@@ -342,6 +355,37 @@ func (w *walker) copy(o, n int64) error {
 		w.view = append(w.view, w.old.Bytes(o, k)...)
 		w.pos += k
 		o, n = o+k, n-k
+		if err := w.stop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// again copies new data from before the present place.
+func (w *walker) again(r align.Run) error {
+	if w.encoding {
+		w.pos += r.Len
+		return nil
+	}
+	distance := r.New - r.Old
+	for n := r.Len; n > 0; {
+		// As much as is in view already, in whole distances.
+		seen := min(w.pos-w.base, w.pos-r.Old)
+		if near := seen / distance * distance; near > 0 {
+			k := min(n, near, window)
+			from := w.pos - near - w.base
+			w.view = append(w.view, w.view[from:from+k]...)
+			w.pos, n = w.pos+k, n-k
+		} else {
+			k := min(n, window, w.base-(w.pos-distance))
+			at := len(w.view)
+			w.view = append(w.view, make([]byte, k)...)
+			if err := w.readAt(w.view[at:], w.pos-distance); err != nil {
+				return err
+			}
+			w.pos, n = w.pos+k, n-k
+		}
 		if err := w.stop(); err != nil {
 			return err
 		}

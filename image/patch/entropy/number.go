@@ -31,7 +31,7 @@ func (f *Flag) Code(c *Coder, bit int) int {
 }
 
 // Numbers codes non-negative numbers below 2^63: the bit length in unary, then
-// the bits below the top one, the first four of them modelled.
+// the bits below the top one, the first four of them modelled by those above.
 type Numbers struct {
 	length [64]Flag
 	bits   mantissa
@@ -54,8 +54,12 @@ func (m *Numbers) Code(c *Coder, v uint64) uint64 {
 	return m.bits.code(c, k, v+1) - 1
 }
 
-// mantissa models the bits below a number's top bit.
-type mantissa [64][16]Flag
+// mantissa models the bits below a number's top bit: the first four by what is
+// above them, the others by where they are, as numbers are often multiples.
+type mantissa struct {
+	top [64][16]Flag
+	low [64]Counter
+}
 
 // code codes the n bits below the top bit of v and returns all n+1 bits.
 func (m *mantissa) code(c *Coder, n int, v uint64) uint64 {
@@ -63,10 +67,10 @@ func (m *mantissa) code(c *Coder, n int, v uint64) uint64 {
 	for i := n - 1; i >= 0; i-- {
 		b := int(v>>uint(i)) & 1
 		if ctx < 16 {
-			b = m[n][ctx].Code(c, b)
+			b = m.top[n][ctx].Code(c, b)
 			ctx = ctx<<1 | b
 		} else {
-			b = c.Bit(half, b)
+			b = m.low[i].Code(c, b)
 		}
 		r = r<<1 | uint64(b)
 	}
@@ -97,3 +101,11 @@ func Zigzag(v int64) uint64 { return uint64(v<<1) ^ uint64(v>>63) }
 
 // Unzigzag undoes Zigzag.
 func Unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
+
+// Probability of 1, in 2^22nds, for the prices of an encoder.
+func (f *Flag) Probability() uint32 {
+	if f.fast|f.slow == 0 {
+		return half
+	}
+	return min(max((f.fast+f.slow)>>1, minimum), whole-minimum)
+}
