@@ -6,7 +6,7 @@
 
 check() {
 	[[ ! -e $dracutsysrootdir/usr/lib/sealant/base.json ]] || grep -q '"subtype": *"os"' "$dracutsysrootdir/usr/lib/sealant/base.json" || return 255
-	require_binaries /usr/sbin/sealant-boot mount modprobe || return 1
+	require_binaries /usr/lib/sealant/sealant-boot mount modprobe || return 1
 	return 0
 }
 
@@ -21,7 +21,7 @@ installkernel() {
 
 install() {
 	inst_multiple mount modprobe rm
-	inst_simple /usr/sbin/sealant-boot
+	inst_simple /usr/lib/sealant/sealant-boot
 	inst_simple /usr/libexec/sealant/initrd-attach
 	inst_simple /usr/libexec/sealant/sealant-initrd.service "$systemdsystemunitdir/sealant-initrd.service"
 	$SYSTEMCTL -q --root "$initdir" add-wants initrd.target sealant-initrd.service
