@@ -23,6 +23,9 @@ var groups = []func() *cobra.Command{
 	newAudit,     // audit.go
 	newLeaf,      // leaf.go
 	newLog,       // log.go
+	newKeys,      // keys.go
+	newMirror,    // mirror.go
+	newBackup,    // backup.go
 }
 
 func root() *cobra.Command {

@@ -2,6 +2,9 @@ package store_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +120,54 @@ func TestBatchOfEveryKind(t *testing.T) {
 			if list, err := db.Tickets(ctx, d.ID, 10); err != nil || len(list) != 0 {
 				t.Errorf("a refused ticket left a row: %+v, %v", list, err)
 			}
+		}
+	})
+}
+
+// TestBackup copies a database that is being written.
+func TestBackup(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, name string) {
+		db, ctx := open(t, name), t.Context()
+		d := enrol(t, db, 1)
+		stop := make(chan struct{})
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				row := ticket(d, "SI-2026-0001", byte(i), now)
+				row.Digest[1], row.Digest[2] = byte(i), byte(i>>8)
+				if _, err := db.Record(ctx, row); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		file := filepath.Join(t.TempDir(), "copy.db")
+		_, err := db.Backup(ctx, file)
+		close(stop)
+		writer.Wait()
+		if strings.HasPrefix(name, "postgres:") {
+			if !errors.Is(err, store.ErrPostgres) {
+				t.Errorf("PostgreSQL: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info, err)
+		}
+		again := open(t, file)
+		if _, err := again.Device(ctx, d.ID); err != nil {
+			t.Error(err)
+		}
+		if _, err := db.Backup(ctx, file); err == nil {
+			t.Error("it wrote over a file")
 		}
 	})
 }
