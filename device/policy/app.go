@@ -17,6 +17,7 @@ import (
 //	match     = ["/usr/lib/browser/"]   # further executables of the app; a
 //	                                    # last / means everything below
 //	version   = ["/usr/bin/browser", "--version"]   # optional: prints its version
+//	strict    = true                    # it executes only what is sealed: spec/enforcement.md
 type App struct {
 	ID        string   `toml:"-"`
 	Name      string   `toml:"name"`
@@ -25,6 +26,7 @@ type App struct {
 	Unit      string   `toml:"unit"`
 	Match     []string `toml:"match"`
 	Version   []string `toml:"version"`
+	Strict    bool     `toml:"strict"`
 }
 
 // Uses says whether the app uses a cryptex.

@@ -33,7 +33,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		p := c.Policy
-		if p.InstallDefer < 0 || p.InstallDefer > 14*day || p.InstallBatteryMin < 0 || p.InstallBatteryMin > 100 || p.TrustFreshnessMax <= 0 || len(c.Origins) != 19 {
+		if p.InstallDefer < 0 || p.InstallDefer > 14*day || p.InstallBatteryMin < 0 || p.InstallBatteryMin > 100 || p.TrustFreshnessMax <= 0 || len(c.Origins) != 20 {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -43,6 +43,7 @@ type keys struct {
 		FreshnessMax *duration `toml:"freshness_max"`
 		Enforcement  *string   `toml:"enforcement"`
 		Corruption   *string   `toml:"corruption"`
+		Execution    *string   `toml:"execution"`
 	} `toml:"trust"`
 	Pin struct {
 		Release *string `toml:"release"`
@@ -72,6 +73,7 @@ func (c *Config) combine(files []source) error {
 		entry("trust.freshness_max", (*duration)(&p.TrustFreshnessMax), duration(7*day), smallest(duration(time.Hour), duration(365*day)), func(k *keys) *duration { return k.Trust.FreshnessMax }),
 		entry("trust.enforcement", &p.TrustEnforcement, "any", strictest("any", "kernel"), func(k *keys) *string { return k.Trust.Enforcement }),
 		entry("trust.corruption", &p.TrustCorruption, "eio", strictest("eio", "restart", "panic"), func(k *keys) *string { return k.Trust.Corruption }),
+		entry("trust.execution", &p.TrustExecution, "enforce", strictest("off", "audit", "enforce"), func(k *keys) *string { return k.Trust.Execution }),
 		entry("pin.release", &p.PinRelease, "", last[string](), func(k *keys) *string { return k.Pin.Release }),
 	}
 	t := &table{files: files}

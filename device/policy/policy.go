@@ -70,6 +70,7 @@ type Policy struct {
 	TrustFreshnessMax time.Duration
 	TrustEnforcement  string // any, kernel
 	TrustCorruption   string // eio, restart, panic
+	TrustExecution    string // off, audit, enforce
 	PinRelease        string // "" for none
 }
 

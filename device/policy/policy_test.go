@@ -36,7 +36,7 @@ func TestDefaults(t *testing.T) {
 		"install.battery_min": "10", "install.metered": `"small"`, "activate.relaunch": `"notify"`, "activate.restart": `"notify"`,
 		"activate.window": `""`, "remove.allow_user": "true", "remove.require_admin": "true", "recall.accept": "true",
 		"recommend.show": "true", "analytics.share": `"user"`, "ui.mode": `"desktop"`, "trust.freshness_max": `"7d"`,
-		"trust.enforcement": `"any"`, "trust.corruption": `"eio"`, "pin.release": `""`,
+		"trust.enforcement": `"any"`, "trust.corruption": `"eio"`, "trust.execution": `"enforce"`, "pin.release": `""`,
 	}
 	if len(c.Origins) != len(want) {
 		t.Errorf("%d keys, want %d", len(c.Origins), len(want))
