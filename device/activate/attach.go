@@ -55,6 +55,10 @@ func (g guard) attach(ctx context.Context, f *os.File, want ticket.Cryptex, prog
 		m.Close()
 		return attached{}, err
 	}
+	if err := g.admitted(c, want, m, device); err != nil {
+		m.Close()
+		return attached{}, err
+	}
 	return attached{want, m, device}, nil
 }
 

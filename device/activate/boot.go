@@ -202,7 +202,7 @@ func (b *boot) deliver(ctx context.Context, baseline release.Baseline) error {
 	}
 	defer closeAll(good)
 	set := store.Set{
-		ID: "delivered-" + baseline.Digest().String()[:12], OSVersion: baseline.OSVersion,
+		ID: deliveredID(baseline), OSVersion: baseline.OSVersion,
 		Product: baseline.Product, Baseline: store.Digest(baseline.Digest()),
 	}
 	if len(good) == 0 {
@@ -213,6 +213,11 @@ func (b *boot) deliver(ctx context.Context, baseline release.Baseline) error {
 	}
 	b.record.use(Delivered, set, good)
 	return failure
+}
+
+// deliveredID names the set of what the OS update delivered.
+func deliveredID(baseline release.Baseline) string {
+	return deliveredPrefix + baseline.Digest().String()[:12]
 }
 
 func (b *boot) delivered(want ticket.Cryptex) (*os.File, error) {

@@ -19,6 +19,7 @@ type guard struct {
 	lacking      error // why it is not the kernel
 	required     bool  // an improvement is used only if the kernel guards it
 	policy       error // why the policy can't be read
+	admit        Admit // told of what is attached; nil for nobody
 }
 
 // probe says whether this kernel has dm-verity: nil, or what lacks. Tests put

@@ -20,11 +20,14 @@ import (
 // What then does is done when launches get the new set and the one before is
 // still mounted: whoever names its mounts is told to name others.
 func Stage(ctx context.Context, st *store.Store, set store.Set, progress func(done, total int64), then ...func() error) error {
+	return newGuard(st).stage(ctx, st, set, progress, then)
+}
+
+func (g guard) stage(ctx context.Context, st *store.Store, set store.Set, progress func(done, total int64), then []func() error) error {
 	want, err := authorised(st, set)
 	if err != nil {
 		return err
 	}
-	g := newGuard(st)
 	if err := g.sweep(); err != nil {
 		return err
 	}
