@@ -424,6 +424,12 @@ func TestVerifyRefusesAnyFlippedBit(t *testing.T) {
 		if fault.KindOf(err) != fault.Seal {
 			t.Errorf("byte %d of %d, bit %#x: got %v", at, len(m.b), bit, err)
 		}
+		// The frame is everything but the data.
+		if damaged != nil {
+			if err := damaged.VerifyFrame(); (err == nil) != (int64(at) < c.DataSize) || err != nil && fault.KindOf(err) != fault.Seal {
+				t.Errorf("byte %d of %d, frame of %d: got %v", at, len(m.b), c.DataSize, err)
+			}
+		}
 	}
 	// In each part: its first and last byte, and a few at random.
 	edges := []int64{0, c.DataSize, c.TreeOffset(), c.TrustCacheOffset(), c.TrustCacheOffset() + c.TrustCacheSize, sum.Size - 4096, sum.Size - 32, sum.Size}

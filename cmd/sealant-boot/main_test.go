@@ -33,7 +33,7 @@ func TestRun(t *testing.T) {
 	}
 	web, _ := set.Cryptex("web")
 	file := d.Store.ImagePath(web.Image)
-	rig.Damage(t, file, 5000)
+	rig.DamageTree(t, file)
 	code, text = say("--root", d.Root)
 	if code != 32 || !strings.Contains(text, "refused next SI-2026-0007: web ("+file+")") || !strings.Contains(text, fmt.Sprintf("attached 42.3 baseline (%s) from current: os, web\n", activate.Enforced())) {
 		t.Errorf("%d\n%s", code, text)

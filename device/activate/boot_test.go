@@ -115,7 +115,7 @@ func TestBoot(t *testing.T) {
 		{
 			"next's image damaged", func(t *testing.T) *rig.Device {
 				d, _, b := confirmed(t)
-				rig.Damage(t, imageOf(t, d, b, "web"), 5000)
+				rig.DamageTree(t, imageOf(t, d, b, "web"))
 				return d
 			},
 			want{slot: store.Current, content: contentA, failed: true, kind: fault.Seal, reasons: "next:seal-mismatch:web"},
@@ -176,8 +176,8 @@ func TestBoot(t *testing.T) {
 		{
 			"current bad, next bad", func(t *testing.T) *rig.Device {
 				d, a, b := confirmed(t)
-				rig.Damage(t, imageOf(t, d, a, "web"), 5000)
-				rig.Damage(t, imageOf(t, d, b, "web"), 5000)
+				rig.DamageTree(t, imageOf(t, d, a, "web"))
+				rig.DamageTree(t, imageOf(t, d, b, "web"))
 				return d
 			},
 			want{slot: store.Base, content: baseContent, failed: true, kind: fault.Seal, reasons: "next:seal-mismatch:web current:seal-mismatch:web"},
@@ -276,7 +276,7 @@ func TestBoot(t *testing.T) {
 		{
 			"a delivered image damaged", func(t *testing.T) *rig.Device {
 				d := rig.New(t, rig.NewVendor(t))
-				rig.Damage(t, d.Store.BaseImagePath("web"), 5000)
+				rig.DamageTree(t, d.Store.BaseImagePath("web"))
 				return d
 			},
 			want{
@@ -291,7 +291,7 @@ func TestBoot(t *testing.T) {
 				must(t, err)
 				data, err := os.ReadFile(imageOf(t, d, set, "web"))
 				must(t, err)
-				rig.Damage(t, d.Store.BaseImagePath("web"), 5000)
+				rig.DamageTree(t, d.Store.BaseImagePath("web"))
 				c, _ := set.Cryptex("web")
 				must(t, d.Store.RemoveImage(c.Image))
 				p, err := d.Store.NewImage(c.Image)
@@ -388,7 +388,7 @@ func TestBootAgain(t *testing.T) {
 		if d.Versions() != contentB {
 			t.Errorf("shows %q", d.Versions())
 		}
-		if after := namespace.Counted(t, d.Root); after != before {
+		if after := namespace.Settled(t, d.Root, before); after != before {
 			t.Errorf("%+v after, %+v before", after, before)
 		}
 	}

@@ -23,12 +23,12 @@ const mapperBuffer = 64 << 10
 // mapper is the device mapper's control device. Its requests are a struct
 // dm_ioctl (linux/dm-ioctl.h) and what belongs to it in one buffer:
 //
-//	  0  12  version of the interface: 4, 0, 0    40   8  device number
-//	 12   4  size of the buffer                   48 128  name of the device
-//	 16   4  where the data begins                176 129  UUID of the device
-//	 20   4  number of targets                    312      data
-//	 24   4  how often the device is open
-//	 28   4  flags
+//	 0  12  version of the interface: 4, 0, 0    40   8  device number
+//	12   4  size of the buffer                   48 128  name of the device
+//	16   4  where the data begins                176 129  UUID of the device
+//	20   4  number of targets                    312      data
+//	24   4  how often the device is open
+//	28   4  flags
 //
 // in the machine's byte order.
 type mapper struct{ control *os.File }
@@ -91,11 +91,13 @@ func (m mapper) do(command uintptr, r request) (answer, error) {
 	a := answer{
 		device: device(order.Uint64(buf[40:])), flags: order.Uint32(buf[28:]), open: order.Uint32(buf[24:]), targets: order.Uint32(buf[20:]),
 	}
-	start, size := order.Uint32(buf[16:]), order.Uint32(buf[12:])
-	if a.flags&unix.DM_BUFFER_FULL_FLAG != 0 || start > size || int(size) > len(buf) {
+	if a.flags&unix.DM_BUFFER_FULL_FLAG != 0 {
 		return answer{}, errors.New("the device mapper's answer is too large")
 	}
-	a.data = buf[start:size]
+	// An answer without data is shorter than where data would begin.
+	if start, size := order.Uint32(buf[16:]), order.Uint32(buf[12:]); start < size && int(size) <= len(buf) {
+		a.data = buf[start:size]
+	}
 	return a, nil
 }
 

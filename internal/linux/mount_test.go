@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/erofs/go-erofs"
 	"golang.org/x/sys/unix"
@@ -161,7 +160,7 @@ func TestMountRefusesWhatIsNoErofs(t *testing.T) {
 			m.Close()
 			t.Fatal("mounted")
 		}
-		if after := settled(t, dir, before); after != before {
+		if after := namespace.Settled(t, dir, before); after != before {
 			t.Errorf("left behind: %+v, before %+v", after, before)
 		}
 		for _, source := range []string{"", "a/b", "..", strings.Repeat("x", 300)} {
@@ -171,18 +170,6 @@ func TestMountRefusesWhatIsNoErofs(t *testing.T) {
 			}
 		}
 	})
-}
-
-// settled counts again until the count is as wanted: the kernel frees loop
-// devices a moment after their last use.
-func settled(t testing.TB, dir string, want namespace.Count) (c namespace.Count) {
-	for range 200 {
-		if c = namespace.Counted(t, dir); c == want {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return c
 }
 
 // Lesson 2: a loop of open and exec sees content at every moment.
@@ -214,7 +201,7 @@ func TestSwitchLeavesNoGap(t *testing.T) {
 		}
 	})
 	before := namespace.Counted(t, dir).Mounts
-	for i := range 300 {
+	for i := range cycles(300) {
 		attach(t, images[(i+1)%2], at, false)
 	}
 	stop.Store(true)
@@ -250,15 +237,15 @@ func TestCyclesLeakNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := namespace.Count{Loops: 0, Mounts: namespace.Counted(t, dir).Mounts, Files: namespace.Counted(t, dir).Files}
-		for range 100 {
+		for range cycles(100) {
 			attach(t, image, at, loop)
 			attach(t, image, at, loop)
 			if err := Unmount(at); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if after := settled(t, dir, before); after != before {
-			t.Errorf("after 100 cycles %+v, before %+v", after, before)
+		if after := namespace.Settled(t, dir, before); after != before {
+			t.Errorf("after the cycles %+v, before %+v", after, before)
 		}
 	})
 }
@@ -421,7 +408,7 @@ func TestIsolatedSparesTheFirstThread(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for range 200 {
+	for range cycles(200) {
 		wg.Go(func() {
 			err := Isolated(func() error {
 				if unix.Gettid() == os.Getpid() {
@@ -462,4 +449,13 @@ func BenchmarkMountErofs(b *testing.B) {
 		}
 		m.Close()
 	}
+}
+
+// cycles is how often something is repeated: less with -short, for machines
+// that are slow.
+func cycles(n int) int {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
 }

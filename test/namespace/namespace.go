@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // marker says to a test binary that it is already inside.
@@ -130,5 +131,19 @@ func Counted(t testing.TB, dir string) Count {
 		t.Fatal(err)
 	}
 	c.Files = len(files)
+	return c
+}
+
+// Settled counts until the count is as wanted, and returns the last one: the
+// kernel takes down a loop device, and what stands on it, a moment after its
+// last use.
+func Settled(t testing.TB, dir string, want Count) (c Count) {
+	t.Helper()
+	for range 400 {
+		if c = Counted(t, dir); c == want {
+			break
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
 	return c
 }

@@ -295,3 +295,17 @@ func Damage(t testing.TB, path string, at int64) {
 	_, err = f.WriteAt(b, at)
 	check(t, err)
 }
+
+// DamageTree flips one bit of an image's hash tree: unlike one of its data,
+// every boot notices that before anything is mounted.
+func DamageTree(t testing.TB, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	check(t, err)
+	defer f.Close()
+	st, err := f.Stat()
+	check(t, err)
+	c, err := image.Open(f, st.Size())
+	check(t, err)
+	Damage(t, path, c.TreeOffset()+5)
+}
