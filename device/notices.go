@@ -13,10 +13,12 @@ import (
 	"github.com/sealant-os/sealant/device/wording"
 )
 
-// How often the state is compared with what was told, and how long something that
-// was told is not told again.
+// How often the agent looks whether something else waits than before; how often it
+// looks, if something waits, which apps run; and how long something that was told is
+// not told again.
 const (
-	noticeEvery = 30 * time.Second
+	noticeEvery = 5 * time.Second
+	lookEvery   = time.Minute
 	noticeAgain = 24 * time.Hour
 )
 
@@ -219,14 +221,36 @@ func (o *observer) watchNotices(ctx context.Context) {
 	tick := time.NewTicker(noticeEvery)
 	defer tick.Stop()
 	showing := make(map[string]context.CancelFunc)
+	var before string
+	var looked time.Time
 	for {
-		o.notices(ctx, showing)
+		if waits, err := o.waitsNow(); err == nil && (waits != before || waits != "" && time.Since(looked) > lookEvery) {
+			before, looked = waits, time.Now()
+			o.notices(ctx, showing)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// waitsNow is what waits, in a word that changes with it; "" for nothing.
+func (o *observer) waitsNow() (string, error) {
+	d, err := o.open()
+	if err != nil {
+		return "", err
+	}
+	waits := d.Store.SlotID(store.Next)
+	if p, ok := d.plannedRestart(); ok && waits != "" {
+		for _, c := range countdown {
+			if p.At.Sub(d.Now()) <= c {
+				waits += " " + c.String()
+			}
+		}
+	}
+	return waits, nil
 }
 
 // notices shows what is new, and takes from the screen what holds no longer.

@@ -40,6 +40,9 @@ func (d *Device) planRestart() (restartPlan, error) {
 	if err != nil {
 		return p, err
 	}
+	if err := os.MkdirAll(d.Store.RunDir(), 0o755); err != nil {
+		return p, err
+	}
 	if err := store.WriteFile(d.Store.RestartPlanPath(), append(data, '\n'), 0o644); err != nil {
 		return p, err
 	}

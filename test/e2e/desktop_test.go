@@ -166,3 +166,55 @@ func TestEvidenceDesktop(t *testing.T) {
 	}
 	d.shows(0)
 }
+
+// TestNoticesDesktop: what waits is told on the screen, once; a kiosk's stays dark.
+func TestNoticesDesktop(t *testing.T) {
+	v := newVendor(t)
+	v.release(1, 100)
+	m := v.enrolled("")
+	d := m.desktop()
+	stop, _ := m.agent()
+	if out, code := m.as(0, "install"); code != 0 {
+		t.Fatal(out)
+	}
+	d.shows(1)
+	history := func() string {
+		d.ctl("close-all")
+		out, _ := d.ctl("history")
+		return out
+	}
+	if out := history(); !strings.Contains(out, "Restart to finish a security improvement") {
+		t.Error(out)
+	}
+	stop()
+	stop, _ = m.agent() // the same day: nothing is told again
+	time.Sleep(3 * time.Second)
+	d.shows(0)
+	stop()
+
+	// Taken back by the vendor, it says so, and by whom.
+	m.boot()
+	v.recall(1)
+	if out, code := m.as(0, "check"); code != 41 && code != 12 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	stop, _ = m.agent()
+	d.shows(1)
+	if out := history(); !strings.Contains(out, "took back improvement (a)") || !strings.Contains(out, "A corrected version will follow") {
+		t.Error(out)
+	}
+	stop()
+
+	m = v.enrolled("[ui]\nmode = \"none\"\n")
+	d = m.desktop()
+	m.agent()
+	if out, code := m.as(0, "install", "SI-2026-0001"); code == 0 {
+		t.Fatal("a recalled improvement was installed", out)
+	}
+	v.release(2, 100)
+	if out, code := m.as(0, "install"); code != 0 {
+		t.Fatal(out)
+	}
+	time.Sleep(7 * time.Second) // longer than the agent takes to look
+	d.shows(0)
+}
