@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,10 +25,14 @@ type frozen struct {
 }
 
 func (m *Image) frozen(b Boot) frozen {
+	name, words := "systemd", quiet+" "+freezing
 	if b == ResumedBare {
-		return frozen{filepath.Join(m.dir, "bare.ext4"), filepath.Join(m.dir, "bare.state"), quiet + " " + freezing + " " + bareInit}
+		name, words = "bare", words+" "+bareInit
 	}
-	return frozen{filepath.Join(m.dir, "systemd.ext4"), filepath.Join(m.dir, "systemd.state"), quiet + " " + freezing}
+	// What was saved with other hardware or other words is another machine.
+	sum := sha256.Sum256(fmt.Appendln(nil, words, hardware(defaultMemory, "", "", "x", false)))
+	base := filepath.Join(m.dir, fmt.Sprintf("%s-%x", name, sum[:4]))
+	return frozen{base + ".ext4", base + ".state", words}
 }
 
 // freeze boots the machine and saves it, unless that has been done. The caller
@@ -44,7 +49,7 @@ func (m *Image) freeze(t testing.TB, b Boot) error {
 		return err
 	}
 	var run machine
-	args := append(hardware(1024, saved.root, exchange, data, false),
+	args := append(hardware(defaultMemory, saved.root, exchange, data, false),
 		"-kernel", m.Kernel(), "-initrd", m.Initrd(), "-append", saved.words, "-qmp", "unix:"+control+",server=on,wait=off")
 	if err := run.start(args); err != nil {
 		return err
