@@ -53,6 +53,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 		func(ctx context.Context) error { return poll(ctx, open, log) },
 		observer.run,
 		func(ctx context.Context) error { return share(ctx, open, log) },
+		func(ctx context.Context) error { return keepExecution(ctx, open, log) },
 		func(ctx context.Context) error { return watchdog(ctx, d.Store.SocketPath()) },
 	}
 	if rootDir == "/" || rootDir == "" {

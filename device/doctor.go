@@ -36,6 +36,7 @@ func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
 	var g Diagnosis
 	d.examineIdentity(&g)
 	d.examineEnforcement(&g)
+	d.examineExecution(&g)
 	d.examineClock(&g)
 	d.examineFeed(&g)
 	d.examineLog(&g)

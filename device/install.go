@@ -196,7 +196,12 @@ func (d *Device) attach(ctx context.Context, report Report) []string {
 	if err != nil {
 		return []string{}
 	}
-	if err := activate.Stage(ctx, d.Store, set, report.progress("verify"), d.follow(context.WithoutCancel(ctx))); err != nil {
+	admit, done, err := d.admitter()
+	if err == nil {
+		err = activate.StageAdmitted(ctx, d.Store, set, admit, report.progress("verify"), d.follow(context.WithoutCancel(ctx)))
+		done()
+	}
+	if err != nil {
 		report.warn("relaunch", "apps can't get it before the restart: %v", err)
 		return []string{}
 	}

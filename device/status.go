@@ -89,7 +89,7 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 	s := Status{
 		Name: d.hostName(), State: StateNone, FeedAge: -1, FeedState: "never", Recall: "none",
 		Cryptexes: []CryptexStatus{}, Fixed: []Fix{}, Waiting: []Fix{}, Held: []Hold{},
-		Enforcement: string(activate.Enforced()), Enforced: enforcement(activate.Enforced()),
+		Enforcement: string(activate.Enforced()), Enforced: d.enforcedText(),
 	}
 	st, err := d.state()
 	if err != nil {
@@ -304,14 +304,6 @@ func (d *Device) ticketText(st state, set store.Set) string {
 		return "INVALID"
 	}
 	return "valid,bound"
-}
-
-// enforcement is how strong the protection is, in plain words.
-func enforcement(e activate.Enforcement) string {
-	if e == activate.Kernel {
-		return "kernel (dm-verity)"
-	}
-	return "checked when mounted; later disk changes not caught"
 }
 
 // AgeText is how old the feed is, for people.

@@ -124,6 +124,9 @@ func open(dir string) (*Guard, error) {
 func Load(ctx context.Context) (*Guard, error) { return load(ctx, defaultDir) }
 
 func load(ctx context.Context, dir string) (*Guard, error) {
+	if g, err := open(dir); !errors.Is(err, fs.ErrNotExist) {
+		return g, err
+	}
 	if err := Supported(); err != nil {
 		return nil, err
 	}

@@ -164,5 +164,8 @@ func (e Event) String() string {
 	if e.Reason == Outside {
 		return fmt.Sprintf("%s %s %s %s: a strict app executes only what is sealed", who, verdict, verb, name)
 	}
+	if e.Table.Name == "" {
+		return fmt.Sprintf("%s %s %s %s: what may execute from its cryptex is not known", who, verdict, verb, name)
+	}
 	return fmt.Sprintf("%s %s %s %s: the trust cache of %s does not list it", who, verdict, verb, name, e.Table.Name)
 }

@@ -149,6 +149,15 @@ func (g *Guard) publish(number uint64, l *List) error {
 	return nil
 }
 
+// AdmitNothing makes the file system whose root folder is open as root execute
+// nothing at all.
+func (g *Guard) AdmitNothing(root *os.File, name string) error {
+	if err := g.cryptexes.Put(int32(root.Fd()), uint64(0)); err != nil {
+		return fmt.Errorf("cannot stop %s from executing: %w", name, err)
+	}
+	return nil
+}
+
 // Table is one list that the kernel holds.
 type Table struct {
 	Number  uint64       `json:"-"`
@@ -180,12 +189,19 @@ func (g *Guard) Tables() ([]Table, error) {
 }
 
 // Guarded reports whether the file system whose root folder is open as root is
-// one of a cryptex that was admitted.
+// one of a cryptex that was admitted, and has its list.
 func (g *Guard) Guarded(root *os.File) (bool, error) {
 	var number uint64
 	err := g.cryptexes.Lookup(int32(root.Fd()), &number)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return false, nil
+	}
+	if err == nil {
+		var id uint32
+		err = g.tables.Lookup(number, &id)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return false, nil
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("cannot ask the kernel whether %s is guarded: %w", root.Name(), err)

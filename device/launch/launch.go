@@ -49,6 +49,9 @@ type Program struct {
 	Args []string `json:"args"` // with the program's name first
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir"` // absolute
+
+	// Strict makes it, and all that it starts, execute only what is sealed.
+	Strict bool `json:"strict,omitempty"`
 }
 
 // Limits on what a caller may ask for.
@@ -65,7 +68,11 @@ func Resolve(apps []policy.App, app string, args []string) (Program, error) {
 		if len(args) == 0 || !strings.Contains(args[0], "/") {
 			return Program{}, fault.New(fault.Usage, "cannot launch: no program is named")
 		}
-		return Program{App: Owner(apps, args[0]), Path: args[0], Args: args}, nil
+		p := Program{App: Owner(apps, args[0]), Path: args[0], Args: args}
+		for _, a := range apps {
+			p.Strict = p.Strict || a.ID == p.App && a.Strict
+		}
+		return p, nil
 	}
 	for _, a := range apps {
 		if a.ID != app {
@@ -75,7 +82,7 @@ func Resolve(apps []policy.App, app string, args []string) (Program, error) {
 			return Program{}, fault.New(fault.Usage, "cannot run %s: it is the service %s, which systemd starts", app, a.Unit).
 				Hint("sealant relaunch %s", app)
 		}
-		p := Program{App: app, Path: a.Command[0], Args: a.Command}
+		p := Program{App: app, Path: a.Command[0], Args: a.Command, Strict: a.Strict}
 		if len(args) > 0 {
 			p.Args = append([]string{a.Command[0]}, args...)
 		}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
+	"github.com/sealant-os/sealant/device/enforce"
+	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -125,6 +128,11 @@ func (o *order) carryOut(h *held) error {
 		return err
 	}
 	defer records.Close()
+	if o.Program.Strict {
+		if err := confine(st); err != nil {
+			return err
+		}
+	}
 	if o.Caller != nil {
 		if err := o.Caller.join(h); err != nil {
 			return err
@@ -151,6 +159,33 @@ func (o *order) carryOut(h *held) error {
 	// Without privilege this fails, and whoever started us does it.
 	_ = records.Remove(recordName(r.PID))
 	return err
+}
+
+// confine makes this process a strict app's. It must happen before the namespaces
+// are the caller's, where the kernel's programs are out of sight.
+func confine(st *store.Store) error {
+	c, err := policy.Load(st.ConfigDir())
+	if err != nil {
+		return err
+	}
+	if c.Policy.TrustExecution == enforce.Off.String() {
+		return nil // policy gives up on it, for everybody
+	}
+	g, err := enforce.Open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Policy, "cannot launch a strict app: nothing here enforces that it executes only what is sealed").
+			Hint("sealant doctor says what lacks; without it: trust.execution = \"off\"")
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	self, err := linux.OpenPidfd(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	return g.Mark(self)
 }
 
 func (o *order) execute() error {
