@@ -44,6 +44,12 @@ func (h *Header) memory() int64 {
 // memory is what decoding a segment takes, in bytes.
 func (s Segment) memory(source int64) int64 { return s.shape().Memory(source) + s.Packed + s.Coded }
 
+// learning is how many places each segment may learn about, within the memory
+// that the header declares.
+func (h *Header) learning() int {
+	return 1 + int((h.Memory-h.memory())/int64(min(decoders, len(h.Segments)))/delta.PlaceMemory)
+}
+
 // applier is one run of Apply.
 type applier struct {
 	header  *Header
@@ -265,7 +271,7 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 					return err
 				},
 			}
-			return delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, literals, in, s.Coded, layout, seg, sink)
+			return delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, literals, in, s.Coded, layout, seg, sink, h.learning())
 		})
 	}
 	return g.Wait()

@@ -107,7 +107,7 @@ func differential(t *testing.T, old, data, p []byte) {
 			t.Fatal(err)
 		}
 		seg := delta.Segment{Start: int64(len(got)), End: int64(len(got)) + s.Size, Shape: s.shape()}
-		if err := delta.Decode(delta.MemorySource(old), delta.MemoryTables(elements, old), packed, in, s.Coded, l, seg, sink); err != nil {
+		if err := delta.Decode(delta.MemorySource(old), delta.MemoryTables(elements, old), packed, in, s.Coded, l, seg, sink, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -337,11 +337,15 @@ func parseHeader(b []byte) (*Header, error) {
 		return nil, damaged("data of %d bytes is larger than the result of %d", h.coded(), h.ResultSize)
 	case total != h.coded():
 		return nil, damaged("segments of %d bytes make no data of %d", total, h.coded())
-	case h.Runs > h.coded():
-		return nil, damaged("more runs than bytes")
+	case h.Runs > h.coded() || h.Runs > maxRuns(h.MapSize, h.coded()):
+		return nil, damaged("%d runs are more than a map of %d bytes may have", h.Runs, h.MapSize)
 	}
 	return h, nil
 }
+
+// maxRuns is how many runs a map of a size may describe, for so much data: what
+// a decoder takes to go through them is bounded by that.
+func maxRuns(size, data int64) int64 { return 1<<16 + 256*size + data/1024 }
 
 // Inspect reads the header of a patch.
 func Inspect(p io.Reader) (*Header, error) {

@@ -26,6 +26,11 @@ type MakeOptions struct {
 	// count as much as they usually take.
 	Progress func(done, total int64)
 	Context  context.Context // cancels between steps; nil means never
+
+	// Memory is what making may take, in bytes; 0 means as much as it needs. Where
+	// it is short only long matches are looked for, and references are not: the
+	// patch is larger then, and the same for all amounts that are short.
+	Memory int64
 }
 
 // Stats says what a patch consists of.
@@ -61,69 +66,142 @@ func costsOf(c delta.Costs) Costs {
 // Make writes to dst the patch that turns old into data. The same input gives
 // the same patch, always.
 func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
+	t, err := analyse(old, data, o)
+	if err != nil {
+		return Stats{}, err
+	}
+	return t.make(dst, t.old, t.data, 100)
+}
+
+// MakeBoth writes to there the patch that turns old into data, and to back the
+// one that turns data into old: the same as Make makes, for less work.
+func MakeBoth(there, back io.Writer, old, data Source, o MakeOptions) (Stats, Stats, error) {
+	t, err := analyse(old, data, o)
+	if err != nil {
+		return Stats{}, Stats{}, err
+	}
+	a, err := t.make(there, t.old, t.data, 50)
+	if err != nil {
+		return Stats{}, Stats{}, err
+	}
+	b, err := t.make(back, t.data, t.old, 50)
+	return a, b, err
+}
+
+// task is two files between which patches are made.
+type task struct {
+	MakeOptions
+	old, data *side
+	rough     bool  // only long matches are looked for
+	done      int64 // percent, in 100ths
+	total     int64
+}
+
+// side is one of them, with what is known about it whatever the other is.
+type side struct {
+	data   []byte
+	digest image.Digest
+	seal   *Seal
+	file   *match.File
+}
+
+// coded is the file as far as segments code it.
+func (s *side) coded() (*match.File, error) {
+	if s.seal == nil {
+		return s.file, nil
+	}
+	return s.file.Cut(s.seal.DataSize)
+}
+
+// analysis is how much of the work the analysis is, in percent.
+const analysis = 15
+
+// step counts a part of the work, in 100ths of a percent.
+func (t *task) step(n int64) error {
+	t.done += n
+	t.Progress(t.done*t.total/10_000, t.total)
+	return t.Context.Err()
+}
+
+// analyse reads both files, and finds out what patches in both directions need.
+func analyse(old, data Source, o MakeOptions) (*task, error) {
 	if o.Progress == nil {
 		o.Progress = func(int64, int64) {}
 	}
 	if o.Context == nil {
 		o.Context = context.Background()
 	}
-	from, err := load(old)
-	if err != nil {
-		return Stats{}, err
+	t := &task{MakeOptions: o, old: &side{}, data: &side{}, total: max(old.Size(), data.Size())}
+	var err error
+	if t.rough, err = o.rough(old.Size(), data.Size()); err != nil {
+		return nil, err
 	}
-	to, err := load(data)
-	if err != nil {
-		return Stats{}, err
+	group := errgroup.Group{}
+	for s, source := range map[*side]Source{t.old: old, t.data: data} {
+		group.Go(func() (err error) {
+			if s.data, err = load(source); err != nil {
+				return err
+			}
+			s.digest = sha512.Sum384(s.data)
+			s.seal = sealOf(s.data)
+			if t.rough {
+				s.file = match.Plain(s.data)
+			} else {
+				s.file, err = match.Read(s.data)
+			}
+			return err
+		})
 	}
-	// step ends a step that takes a share of all, in percent.
-	share := int64(0)
-	step := func(percent int64) error {
-		share += percent
-		o.Progress(share*int64(len(to))/100, int64(len(to)))
-		return o.Context.Err()
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
+	return t, t.step(100 * analysis)
+}
+
+// make makes the patch from one side to the other, which is a share of all.
+func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
+	step := func(percent int64) error { return t.step(percent * share * (100 - analysis) / 100) }
 	h := &Header{
-		Source: sha512.Sum384(from), SourceSize: int64(len(from)),
-		Result: sha512.Sum384(to), ResultSize: int64(len(to)),
+		Source: from.digest, SourceSize: int64(len(from.data)),
+		Result: to.digest, ResultSize: int64(len(to.data)),
 		Transforms: []Transform{{ID: walkTransform, Version: 2}},
 	}
-	if h.Seal = sealOf(to); h.Seal != nil {
+	if h.Seal = to.seal; h.Seal != nil {
 		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
-		to = to[:h.Seal.DataSize]
 	}
-	var was, is *match.File
-	both := errgroup.Group{}
-	both.Go(func() (err error) { was, err = match.Read(from); return err })
-	both.Go(func() (err error) { is, err = match.Read(to); return err })
-	if err := both.Wait(); err != nil {
+	was := from.file
+	is, err := to.coded()
+	if err != nil {
 		return Stats{}, err
 	}
 	if len(was.Elements) > 0 && len(is.Elements) > 0 {
 		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 2})
 		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	} else {
-		was.Elements, is.Elements = nil, nil
+		was, is = match.Plain(was.Data), match.Plain(is.Data)
 	}
-	if err := step(15); err != nil {
-		return Stats{}, err
+	var layouts []*delta.Layout
+	if t.rough {
+		layouts = []*delta.Layout{match.Rough(was, is)}
+	} else {
+		layouts = match.Plan(was, is)
 	}
-	layouts := match.Plan(was, is)
-	if err := step(50); err != nil {
+	if err := step(60); err != nil {
 		return Stats{}, err
 	}
 	for _, l := range layouts {
 		l.Runs = match.Repeats(is.Data, l.Runs, nil, leastRepeat)
 	}
 	drafts := make([]*draft, len(layouts))
-	both = errgroup.Group{}
-	both.SetLimit(runtime.GOMAXPROCS(0))
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, l := range layouts {
-		both.Go(func() (err error) { drafts[i], err = encode(was, is, l); return err })
+		group.Go(func() (err error) { drafts[i], err = encode(was, is, l); return err })
 	}
-	if err := both.Wait(); err != nil {
+	if err := group.Wait(); err != nil {
 		return Stats{}, err
 	}
-	if err := step(20); err != nil {
+	if err := step(25); err != nil {
 		return Stats{}, err
 	}
 	best := slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) })
@@ -132,7 +210,7 @@ func Make(dst io.Writer, old, data Source, o MakeOptions) (Stats, error) {
 	}
 	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
 	h.Memory = h.memory() + best.memory
-	s := Stats{Runs: len(best.layout.Runs), MapBytes: h.MapSize, Literal: int64(len(to))}
+	s := Stats{Runs: len(best.layout.Runs), MapBytes: h.MapSize, Literal: h.coded()}
 	for _, r := range best.layout.Runs {
 		s.Copied += r.Len
 	}
@@ -229,6 +307,11 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 		if !shape.Packed && literals(is, l) > delta.MaxLiterals(int64(len(coded.Body))) {
 			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true, Window: delta.WindowFor(literals(is, l))})
 		}
+		if len(l.Runs) > 0 && (coded.Toil || int64(len(l.Runs)) > maxRuns(int64(len(d.parts[0])), n)) {
+			// Regular beyond what a decoder goes through for so few bytes.
+			return encodeAs(was, is, &delta.Layout{}, delta.Shape{Bits: shape.Bits, Packed: true, Window: delta.WindowFor(n)})
+		}
+		d.memory = int64(coded.Learned) * delta.PlaceMemory
 		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
 		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Window: int(shape.Window), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
@@ -237,7 +320,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 	for _, e := range was.Elements {
 		largest = max(largest, e.Scratch()+was.Tables.Of(e).Memory())
 	}
-	d.memory = max(largest, tableMemory)
+	d.memory += max(largest, tableMemory)
 	for _, p := range d.parts {
 		d.size += len(p)
 	}
@@ -261,14 +344,30 @@ func write(dst io.Writer, h *Header, parts [][]byte) (int64, error) {
 	return n + 4, nil
 }
 
-// maxInput is the largest file a patch can be made of, in bytes.
-const maxInput = 1<<31 - 2
+// thorough is the largest file whose suffixes are sorted and whose references
+// are found, in bytes. In larger ones only long matches are looked for.
+const thorough = 1<<31 - 2
+
+// Need is about how much memory it takes to make a patch between files of these
+// sizes, in bytes: at best, and at least.
+func Need(old, data int64) (thoroughly, roughly int64) {
+	return 320<<20 + 6*(old+data), 128<<20 + 2*(old+data)
+}
+
+// rough says whether only long matches can be looked for.
+func (o MakeOptions) rough(old, data int64) (bool, error) {
+	thoroughly, roughly := Need(old, data)
+	switch {
+	case o.Memory > 0 && o.Memory < roughly:
+		return false, fault.New(fault.Failed, "cannot make the patch within %d MiB of memory: it needs %d", o.Memory>>20, (roughly+1<<20-1)>>20)
+	case o.Memory > 0 && o.Memory < thoroughly:
+		return true, nil
+	}
+	return max(old, data) > thorough, nil
+}
 
 // load reads a file into memory.
 func load(s Source) ([]byte, error) {
-	if s.Size() > maxInput {
-		return nil, fault.New(fault.Failed, "cannot make a patch of %d bytes: the limit is %d", s.Size(), int64(maxInput))
-	}
 	b := make([]byte, s.Size())
 	if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size()), b); err != nil {
 		return nil, fmt.Errorf("cannot read the files to compare: %w", err)

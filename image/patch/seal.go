@@ -35,6 +35,33 @@ func (m *memory) Truncate(size int64) error {
 	return nil
 }
 
+// resealed is a file of data that stays as it is, and a tail that is written.
+type resealed struct {
+	data []byte
+	tail memory
+}
+
+func (r *resealed) ReadAt(b []byte, off int64) (int, error) {
+	n := 0
+	if off < int64(len(r.data)) {
+		n = copy(b, r.data[off:])
+		b, off = b[n:], off+int64(n)
+	}
+	if len(b) == 0 {
+		return n, nil
+	}
+	k, err := r.tail.ReadAt(b, off-int64(len(r.data)))
+	return n + k, err
+}
+
+func (r *resealed) WriteAt(b []byte, off int64) (int, error) {
+	return r.tail.WriteAt(b, off-int64(len(r.data)))
+}
+
+func (r *resealed) Truncate(size int64) error {
+	return r.tail.Truncate(max(size-int64(len(r.data)), 0))
+}
+
 // sealOf says how the tail of a sealed image follows from its data; nil if data
 // is no sealed image, or one that this program would not make like that.
 func sealOf(data []byte) *Seal {
@@ -43,8 +70,8 @@ func sealOf(data []byte) *Seal {
 		return nil
 	}
 	s := &Seal{Name: c.Name, Subtype: c.Subtype, Salt: c.Seal.Salt, DataSize: c.DataSize}
-	again := &memory{data: bytes.Clone(data[:s.DataSize])}
-	if _, err := image.Finish(again, s.DataSize, s.options()); err != nil || !bytes.Equal(again.data, data) {
+	again := &resealed{data: data[:s.DataSize]}
+	if _, err := image.Finish(again, s.DataSize, s.options()); err != nil || !bytes.Equal(again.tail.data, data[s.DataSize:]) {
 		return nil
 	}
 	return s

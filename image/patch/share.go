@@ -77,6 +77,9 @@ func (s *sharer) origin(at, limit int64) (from, n int64) {
 		return 0, 0
 	}
 	r := runs[i]
+	if r.Self {
+		return 0, 0
+	}
 	n = min(r.New+r.Len-at, limit) &^ (shareBlock - 1)
 	if (r.Old-r.New)%shareBlock != 0 {
 		return 0, 0

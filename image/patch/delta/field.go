@@ -145,6 +145,7 @@ func (w *walker) reference(r *elfref.Ref, old []byte, e int) error {
 	if miss != 0 {
 		actual = k.correct(w.c, r, class, uint32(state), predicted, actual)
 		w.costs.Missed[class]++
+		w.work += 8 * int64(k.size+1)
 	}
 	w.costs.References[class] += w.c.Spent() - before
 	if !w.encoding {

@@ -177,6 +177,7 @@ func (w *walker) literal(to, beside int64) error {
 		if w.encoding {
 			v = w.view[p-w.base]
 		}
+		w.work += 8
 		v = l.mixer.Code(w.c, ctx[:l.used], selector, 0, v)
 		w.put(v)
 

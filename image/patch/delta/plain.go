@@ -114,6 +114,7 @@ func (w *walker) ask(o int64) bool {
 		differs = 1
 	}
 	before := w.c.Spent()
+	w.work++
 	differs = d.asked.Code(w.c, d.askCtx[:d.askUsed], int(like&1+like>>1)*(watch+1)+int(quiet), differs)
 	w.costs.Gaps += w.c.Spent() - before
 	return differs != 0
@@ -141,6 +142,7 @@ func (w *walker) differ(o int64) {
 		by = w.view[w.pos-w.base] - byte(old)
 	}
 	before := w.c.Spent()
+	w.work += 8
 	by = d.mixer.Code(w.c, d.ctx[:d.used], int(quiet), 0, by)
 	w.costs.Differences += w.c.Spent() - before
 	d.far, d.quiet, d.o1, d.p1 = uint32(min(d.quiet, 255)), 0, byte(old), c1
@@ -165,6 +167,7 @@ func (w *walker) silence() {
 		bitLen(d.g1) | bitLen(d.g2)<<8 | 1<<20,
 		uint32(d.d1) | g2<<8 | 1<<24,
 	}
+	w.work += 8
 	short := d.silent.Code(w.c, d.quietCtx[:], class, 0, byte(min(v, 255)))
 	if short == 255 {
 		v = min(d.long[class].Code(w.c, v-255), maxOffset) + 255

@@ -8,6 +8,7 @@
 package delta
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -101,6 +102,8 @@ type walker struct {
 
 	readAt func([]byte, int64) error // decoding: reads data that was handed on
 
+	work, most  int64 // see Work
+	learning    int   // see Decode
 	costs       Costs
 	runClass    int // how long the run is, in four classes
 	layout      *Layout
@@ -132,7 +135,27 @@ type Costs struct {
 type Coded struct {
 	Packed []byte // literals, if the shape says so
 	Body   []byte
+
+	Learned int  // places that its walk learns about
+	Toil    bool // it asks for more work than a decoder does
 }
+
+// Work bounds the decisions by mixers that a decoder takes for a segment of some
+// bytes with a body of a size: one for asking whether a byte differs, eight for
+// a byte or a number. More is refused, as it would let a small patch keep a
+// device busy for hours.
+func Work(bytes, size int64) int64 {
+	return 4<<20 + 4*min(bytes, maxOffset/8) + 2048*min(size, maxOffset/4096)
+}
+
+// PlaceMemory is what a place that is learned about takes, in bytes.
+const PlaceMemory = placeMemory
+
+// Errors of a decoder.
+var (
+	errWork    = errors.New("it asks for more work than its size allows")
+	errLearned = errors.New("it takes more memory than it declares")
+)
 
 // Encode codes one segment of data, over which no run of the layout crosses.
 func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Coded, Costs, error) {
@@ -148,7 +171,8 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	if err := w.walk(s); err != nil {
 		return Coded{}, Costs{}, err
 	}
-	out := Coded{Body: w.c.Finish()}
+	out := Coded{Body: w.c.Finish(), Learned: w.references.predictor.Learned()}
+	out.Toil = w.work > Work(s.End-s.Start, int64(len(out.Body)))
 	if s.Shape.Packed {
 		out.Packed = pack.Encode(w.raw, s.Shape.Window)
 		w.costs.Literals = int64(len(out.Packed)) * 8
@@ -178,12 +202,14 @@ type Sink struct {
 }
 
 // Decode decodes one segment, of which packed is the literals and the body
-// exactly size bytes of in.
-func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink) error {
+// exactly size bytes of in. It may learn about that many places, 0 for as many
+// as it likes.
+func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink, learning int) error {
 	w := &walker{
 		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
 		emit: sink.Write, readAt: sink.ReadAt,
 		view: make([]byte, 0, flush+window+keep),
+		most: Work(s.End-s.Start, size), learning: learning,
 	}
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
@@ -398,6 +424,12 @@ func (w *walker) again(r align.Run) error {
 func (w *walker) stop() error {
 	if w.encoding {
 		return nil
+	}
+	if w.work > w.most {
+		return errWork
+	}
+	if w.learning > 0 && w.references.predictor.Learned() > w.learning {
+		return errLearned
 	}
 	if len(w.view) < flush {
 		return w.c.Err()

@@ -14,10 +14,12 @@ import (
 const (
 	directLimit = 48 << 20 // bytes of old and new data that are matched in one step
 	blockSize   = 32       // bytes that are hashed together
-	blockStep   = 16       // and how often in the old data
-	newMargin   = 128      // bytes around what is left of the new data
-	oldMargin   = 1024     // and of the old
-	joinGap     = 16       // bytes between two anchors that are not looked at
+	blockStep   = 16       // and how often in the old data,
+	wideStep    = 64       // or if that has more than wideLimit bytes
+	wideLimit   = 1 << 30
+	newMargin   = 128  // bytes around what is left of the new data
+	oldMargin   = 1024 // and of the old
+	joinGap     = 16   // bytes between two anchors that are not looked at
 )
 
 // Matcher finds runs between two views.
@@ -176,8 +178,12 @@ const multiplier = 0x9E3779B97F4A7C15
 // anchors finds long matches: of blocks that occur once in the old data, and of
 // what goes on where the match before ended.
 func anchors(old, data []byte) []align.Run {
+	step := blockStep
+	if len(old) > wideLimit {
+		step = wideStep
+	}
 	bits := uint(16)
-	for 1<<bits < len(old)/blockStep*2 && bits < 28 {
+	for 1<<bits < len(old)/step*2 && bits < 28 {
 		bits++
 	}
 	const absent, twice = 0, -1
@@ -193,12 +199,12 @@ func anchors(old, data []byte) []align.Run {
 		return h
 	}
 	slot := func(h uint64) uint64 { return (h ^ h>>29) * 0xBF58476D1CE4E5B9 >> (64 - bits) }
-	for i := 0; i+blockSize <= len(old); i += blockStep {
+	for i := 0; i+blockSize <= len(old); i += step {
 		k := slot(hash(old[i:]))
 		switch at := table[k]; {
 		case at == absent:
-			table[k] = int32(i/blockStep) + 1
-		case at == twice || bytes.Equal(old[(int(at)-1)*blockStep:][:blockSize], old[i:i+blockSize]):
+			table[k] = int32(i/step) + 1
+		case at == twice || bytes.Equal(old[(int(at)-1)*step:][:blockSize], old[i:i+blockSize]):
 			table[k] = twice
 		}
 	}
@@ -228,7 +234,7 @@ func anchors(old, data []byte) []align.Run {
 			h, fresh = hash(data[i:]), false
 		}
 		if at := table[slot(h)]; at > 0 {
-			if j := (int(at) - 1) * blockStep; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
+			if j := (int(at) - 1) * step; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
 				i, fresh = take(i, j), true
 				continue
 			}

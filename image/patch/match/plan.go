@@ -80,6 +80,12 @@ func Plan(old, data *File) []*delta.Layout {
 	return out
 }
 
+// Rough proposes a layout of long matches alone. It takes little memory, and
+// files of any size.
+func Rough(old, data *File) *delta.Layout {
+	return layout(old, data, anchors(old.Data, data.Data))
+}
+
 // Views are copies of old and new data in which references look like their kind,
 // or like the name of their target if both files have it: where two functions
 // look the same, they do the same.

@@ -30,6 +30,22 @@ func Read(data []byte) (*File, error) {
 	return f, nil
 }
 
+// Plain is a file of which nothing is known but its bytes.
+func Plain(data []byte) *File { return &File{Data: data, Tables: delta.MemoryTables(nil, data)} }
+
+// Cut is the file without what follows its first size bytes, where no ELF file
+// may be.
+func (f *File) Cut(size int64) (*File, error) {
+	for _, e := range f.Elements {
+		if e.Base+e.Size > size || e.Tail != 0 && e.Tail >= size {
+			return Read(f.Data[:size])
+		}
+	}
+	cut := *f
+	cut.Data = f.Data[:size]
+	return &cut, nil
+}
+
 // references calls yield for every reference, in the order of the data.
 func (f *File) references(yield func(r *elfref.Ref)) {
 	for _, e := range f.Elements {
