@@ -20,11 +20,8 @@ func (p *preparation) patch(q *opened, account *CryptexAccount) (release.Change,
 	}
 	c.Files = append([]release.FileChange{}, account.Comparison.Files[:min(c.Changed, release.MaxChanges)]...)
 	var err error
-	if c.Patch, err = p.prove("patch "+c.Name, q.oldFile, q.newFile, c.From.Digest, c.To.Digest); err != nil {
-		return c, fmt.Errorf("patch: %w", err)
-	}
-	if c.Antipatch, err = p.prove("antipatch "+c.Name, q.newFile, q.oldFile, c.To.Digest, c.From.Digest); err != nil {
-		return c, fmt.Errorf("antipatch: %w", err)
+	if err = p.both(q, &c); err != nil {
+		return c, err
 	}
 	if err := p.shortcut(q, &c); err != nil {
 		return c, fmt.Errorf("shortcut: %w", err)
@@ -46,6 +43,50 @@ func (p *preparation) patch(q *opened, account *CryptexAccount) (release.Change,
 	return c, nil
 }
 
+// both makes the patch and the antipatch, which share most of the work, and
+// proves and keeps them.
+func (p *preparation) both(q *opened, c *release.Change) error {
+	there, err := p.work()
+	if err != nil {
+		return err
+	}
+	defer there.remove()
+	back, err := p.work()
+	if err != nil {
+		return err
+	}
+	defer back.remove()
+	a, b, err := patch.MakeBoth(there, back, q.oldFile, q.newFile, patch.MakeOptions{
+		Context: p.ctx, Progress: func(done, total int64) { p.progress("patch "+c.Name, done, total) },
+	})
+	if err != nil {
+		return fmt.Errorf("patch: %w", err)
+	}
+	if c.Patch, err = p.prove("patch "+c.Name, there, a.Size, q.oldFile, q.newFile, c.From.Digest, c.To.Digest); err != nil {
+		return fmt.Errorf("patch: %w", err)
+	}
+	if c.Antipatch, err = p.prove("antipatch "+c.Name, back, b.Size, q.newFile, q.oldFile, c.To.Digest, c.From.Digest); err != nil {
+		return fmt.Errorf("antipatch: %w", err)
+	}
+	if err := p.adopt(c.Patch, there.Name()); err != nil {
+		return err
+	}
+	return p.adopt(c.Antipatch, back.Name())
+}
+
+// working is a file in the work folder.
+type working struct{ *os.File }
+
+func (p *preparation) work() (working, error) {
+	f, err := os.CreateTemp(filepath.Join(p.dir, "work"), "patch-*")
+	return working{f}, err
+}
+
+func (w working) remove() {
+	w.Close()
+	os.Remove(w.Name())
+}
+
 // shortcut makes a patch from the previous improvement's image, and keeps it if
 // it is smaller than the one from the baseline.
 func (p *preparation) shortcut(q *opened, c *release.Change) error {
@@ -62,15 +103,15 @@ func (p *preparation) shortcut(q *opened, c *release.Change) error {
 		}
 		old := &source{f, before.To.Size}
 		defer old.Close()
-		made, name, err := p.make("shortcut "+c.Name, old, q.newFile, before.To.Digest, c.To.Digest)
+		made, out, err := p.make("shortcut "+c.Name, old, q.newFile, before.To.Digest, c.To.Digest)
 		if err != nil {
 			return err
 		}
-		defer os.Remove(name)
+		defer out.remove()
 		if made.Size >= c.Patch.Size {
 			return nil
 		}
-		if err := p.adopt(made, name); err != nil {
+		if err := p.adopt(made, out.Name()); err != nil {
 			return err
 		}
 		c.Shortcut, c.PreviousDigest = &made, &before.To.Digest
@@ -81,49 +122,41 @@ func (p *preparation) shortcut(q *opened, c *release.Change) error {
 // errChanged says that somebody wrote to an image while it was worked on.
 var errChanged = fault.New(fault.Seal, "the image changed while it was read")
 
-// prove makes a patch, applies it, compares every byte, and keeps it.
-func (p *preparation) prove(step string, old, improved *source, from, to release.Digest) (release.File, error) {
-	made, name, err := p.make(step, old, improved, from, to)
+// make makes one patch in the work folder and proves it.
+func (p *preparation) make(step string, old, improved *source, from, to release.Digest) (release.File, working, error) {
+	out, err := p.work()
 	if err != nil {
-		return release.File{}, err
-	}
-	defer os.Remove(name)
-	return made, p.adopt(made, name)
-}
-
-// make makes a patch in the work folder and proves it. The images must still be
-// those that were verified: from and to are their digests.
-func (p *preparation) make(step string, old, improved *source, from, to release.Digest) (release.File, string, error) {
-	out, err := os.CreateTemp(filepath.Join(p.dir, "work"), "patch-*")
-	if err != nil {
-		return release.File{}, "", err
-	}
-	defer out.Close()
-	fail := func(err error) (release.File, string, error) {
-		os.Remove(out.Name())
-		return release.File{}, "", err
+		return release.File{}, out, err
 	}
 	stats, err := patch.Make(out, old, improved, patch.MakeOptions{
 		Context: p.ctx, Progress: func(done, total int64) { p.progress(step, done, total) },
 	})
-	if err != nil {
-		return fail(err)
+	var made release.File
+	if err == nil {
+		made, err = p.prove(step, out, stats.Size, old, improved, from, to)
 	}
-	header, err := patch.Inspect((&source{out, stats.Size}).reader())
 	if err != nil {
-		return fail(err)
+		out.remove()
+	}
+	return made, out, err
+}
+
+// prove applies a patch that was made, and compares every byte. The images must
+// still be those that were verified: from and to are their digests.
+func (p *preparation) prove(step string, out working, size int64, old, improved *source, from, to release.Digest) (release.File, error) {
+	made := &source{out.File, size}
+	header, err := patch.Inspect(made.reader())
+	if err != nil {
+		return release.File{}, err
 	}
 	if release.Digest(header.Source) != from || release.Digest(header.Result) != to {
-		return fail(errChanged)
+		return release.File{}, errChanged
 	}
-	if err := p.apply(step, old, improved, &source{out, stats.Size}); err != nil {
-		return fail(err)
+	if err := p.apply(step, old, improved, made); err != nil {
+		return release.File{}, err
 	}
-	digest, err := patch.Digest(&source{out, stats.Size})
-	if err != nil {
-		return fail(err)
-	}
-	return release.File{Digest: release.Digest(digest), Size: stats.Size}, out.Name(), nil
+	digest, err := patch.Digest(made)
+	return release.File{Digest: release.Digest(digest), Size: size}, err
 }
 
 // apply proves a patch as a device will: applied to the old image it gives the
