@@ -35,6 +35,26 @@ type patchMade struct {
 	Digest image.Digest `json:"digest"` // of the patch
 	Memory int64        `json:"memory"` // bytes that applying takes
 	Stats  patch.Stats  `json:"stats"`
+
+	Antipatch *patchMade `json:"antipatch,omitempty"`
+}
+
+// describePatch tells of a patch that was made.
+func describePatch(name string, stats patch.Stats) (patchMade, error) {
+	p, err := openSource(name)
+	if err != nil {
+		return patchMade{}, err
+	}
+	defer p.Close()
+	h, err := patch.Inspect(p.reader())
+	if err != nil {
+		return patchMade{}, err
+	}
+	sum, err := patch.Digest(p)
+	return patchMade{
+		Patch: name, Source: fileDigest{h.Source, h.SourceSize}, Result: fileDigest{h.Result, h.ResultSize},
+		Digest: sum, Memory: h.Memory, Stats: stats,
+	}, err
 }
 
 // fileDigest names a file by what it holds.
@@ -44,22 +64,35 @@ type fileDigest struct {
 }
 
 func newPatchMake() *cobra.Command {
-	var out string
+	var out, antipatch, memory string
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "make OLD NEW PATCH",
 		Short: "make the patch from OLD to NEW",
 		Long: `Makes the patch that turns OLD into NEW. The same files always give the same patch.
-For the way back, the antipatch, make one from NEW to OLD. A file that is there
+--antipatch makes the one for the way back in the same run. A file that is there
 already stays unless --force replaces it.
 
+All processors are used, and about six times the memory of both files; --memory
+bounds it. Files above 2 GB, and whatever does not fit into the bound, are looked
+through for long matches only.
+
   sealpub patch make web-base.cryptex web-b.cryptex web-b.patch
+  sealpub patch make --antipatch web-b.back web-base.cryptex web-b.cryptex web-b.patch
   sealpub patch make libssl.so.old libssl.so.new libssl.patch`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s := cli.For(cmd)
 			if err := output(&out, args, force); err != nil {
 				return err
+			}
+			if antipatch != "" {
+				if antipatch == out {
+					return fault.New(fault.Usage, "cannot write both patches to %s", out)
+				}
+				if err := absent(antipatch, force); err != nil {
+					return err
+				}
 			}
 			old, err := openSource(args[0])
 			if err != nil {
@@ -71,39 +104,52 @@ already stays unless --force replaces it.
 				return err
 			}
 			defer data.Close()
+			o := patch.MakeOptions{Context: cmd.Context()}
+			if memory != "" {
+				if o.Memory, err = cli.ParseSize(memory); err != nil {
+					return err
+				}
+				debug.SetMemoryLimit(max(o.Memory-outside, 8<<20))
+			}
 			bar := s.Progress("patch", 0)
-			var stats patch.Stats
+			o.Progress = bar.Set
+			var stats, back patch.Stats
 			err = writeAtomically(out, func(f *os.File) (err error) {
-				stats, err = patch.Make(f, old, data, patch.MakeOptions{Progress: bar.Set, Context: cmd.Context()})
-				return err
+				if antipatch == "" {
+					stats, err = patch.Make(f, old, data, o)
+					return err
+				}
+				return writeAtomically(antipatch, func(g *os.File) (err error) {
+					stats, back, err = patch.MakeBoth(f, g, old, data, o)
+					return err
+				})
 			})
 			bar.End()
 			if err != nil {
 				return err
 			}
-			p, err := openSource(out)
+			made, err := describePatch(out, stats)
 			if err != nil {
 				return err
 			}
-			defer p.Close()
-			h, err := patch.Inspect(p.reader())
-			if err != nil {
-				return err
-			}
-			sum, err := patch.Digest(p)
-			if err != nil {
-				return err
+			if antipatch != "" {
+				anti, err := describePatch(antipatch, back)
+				if err != nil {
+					return err
+				}
+				made.Antipatch = &anti
 			}
 			if s.JSON {
-				return s.Document("sealant.patch-made/1", patchMade{
-					Patch: out, Source: fileDigest{h.Source, h.SourceSize}, Result: fileDigest{h.Result, h.ResultSize},
-					Digest: sum, Memory: h.Memory, Stats: stats,
-				})
+				return s.Document("sealant.patch-made/1", made)
 			}
-			s.Printf("%s  %d bytes for a result of %d (%s)\n", out, stats.Size, h.ResultSize, share(stats.Size, h.ResultSize))
+			for m := &made; m != nil; m = m.Antipatch {
+				s.Printf("%s  %d bytes for a result of %d (%s)\n", m.Patch, m.Stats.Size, m.Result.Size, share(m.Stats.Size, m.Result.Size))
+			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&antipatch, "antipatch", "", "make the patch from NEW to OLD too, and write it here")
+	cmd.Flags().StringVar(&memory, "memory", "", "take no more memory than this, such as 800M or 2G; where that is short the patch is larger")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write, instead of a third argument")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there already")
 	return cmd
@@ -276,14 +322,19 @@ func output(out *string, args []string, force bool) error {
 			return fault.New(fault.Usage, "cannot work on standard input or output").Hint("name a file; ./- is one that is called -")
 		}
 	}
-	st, err := os.Stat(*out)
+	return absent(*out, force)
+}
+
+// absent refuses to write what is there already, unless it may be replaced.
+func absent(name string, force bool) error {
+	st, err := os.Stat(name)
 	switch {
 	case err != nil:
 		return nil
 	case !st.Mode().IsRegular():
-		return fault.New(fault.Usage, "cannot write %s: it is there and is no regular file", *out)
+		return fault.New(fault.Usage, "cannot write %s: it is there and is no regular file", name)
 	case !force:
-		return fault.New(fault.Usage, "cannot write %s: it is there already", *out).Hint("--force replaces it")
+		return fault.New(fault.Usage, "cannot write %s: it is there already", name).Hint("--force replaces it")
 	}
 	return nil
 }
