@@ -71,7 +71,7 @@ func newPatchMake() *cobra.Command {
 		Short: "make the patch from OLD to NEW",
 		Long: `Makes the patch that turns OLD into NEW. The same files always give the same patch.
 --antipatch makes the one for the way back in the same run. A file that is there
-already stays unless --force replaces it.
+already stays, unless --force or -o replaces it.
 
 All processors are used, and about six times the memory of both files; --memory
 bounds it. Files above 2 GB, and whatever does not fit into the bound, are looked
@@ -150,7 +150,7 @@ through for long matches only.
 	}
 	cmd.Flags().StringVar(&antipatch, "antipatch", "", "make the patch from NEW to OLD too, and write it here")
 	cmd.Flags().StringVar(&memory, "memory", "", "take no more memory than this, such as 800M or 2G; where that is short the patch is larger")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write, instead of a third argument")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the patch to write, in place of a third argument; replaces what is there")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there already")
 	return cmd
 }
@@ -171,7 +171,7 @@ func newPatchApply() *cobra.Command {
 		Short: "apply PATCH to OLD",
 		Long: `Verifies OLD, applies PATCH to it and verifies the result. NEW appears only when
 all of it is right; otherwise nothing is left behind, and a file that is there
-already stays unless --force replaces it. The process keeps to the memory that
+already stays, unless --force or -o replaces it. The process keeps to the memory that
 the patch declares (patch inspect shows it). Cancelled or interrupted, it is
 simply started again.
 
@@ -228,7 +228,7 @@ command line.
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&out, "output", "o", "", "the result to write, instead of a third argument")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "the result to write, in place of a third argument; replaces what is there")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there already")
 	cmd.Flags().Int64Var(&memory, "memory", patch.DefaultMaxMemory>>20, "refuse a patch that needs more memory than this, in MiB")
 	return cmd
@@ -313,6 +313,8 @@ func output(out *string, args []string, force bool) error {
 			return fault.New(fault.Usage, "cannot write both %s and %s", args[2], *out)
 		}
 		*out = args[2]
+	} else {
+		force = true // whoever says -o, in a script, means it
 	}
 	if *out == "" {
 		return fault.New(fault.Usage, "cannot tell which file to write").Hint("name it after the two files to read")
