@@ -21,6 +21,7 @@ var groups = []func() *cobra.Command{
 	newPublish,  // sign.go
 	newWithdraw, // sign.go
 	newAdvisory, // advisory.go
+	newIPE,      // ipe.go
 	newKeys,     // keys.go
 	newRoot,     // root.go
 	newRefresh,  // refresh.go
