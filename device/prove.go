@@ -14,6 +14,7 @@ import (
 type challengeRequest struct {
 	Key         []byte `json:"key"`
 	Endorsement []byte `json:"endorsement"`
+	Certificate []byte `json:"certificate,omitempty"`
 }
 
 type challengeAnswer struct {
@@ -36,32 +37,63 @@ func (d *Device) proveTPM(ctx context.Context, server string) (challenge string,
 	if k == nil {
 		return "", nil, noToken(errors.New("it is in a file"))
 	}
-	ek, err := d.endorsement()
-	if err != nil {
-		return fail(err)
-	}
-	var c challengeAnswer
-	if err := d.upstreamAt(server).Post(ctx, "/v1/enroll/challenge", challengeRequest{k.PublicArea, ek.Area}, &c); err != nil {
-		if id, bad := ek.ID(); bad == nil && fault.KindOf(err) == fault.Refused {
-			return "", nil, fault.New(fault.Refused, "cannot enrol by the TPM: %w", err).
-				Hint("the operator adds it (sealsrv enroll ek add %s) or makes a token", hex.EncodeToString(id[:]))
+	// A TPM has several endorsement keys. The server may know any of them, by
+	// its list or by the maker's certificate, so each is tried.
+	var refused error
+	for n := 0; ; n++ {
+		ek, more, err := d.nthEndorsement(n)
+		if !more {
+			break
 		}
-		return fail(err)
+		if err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		var c challengeAnswer
+		err = d.upstreamAt(server).Post(ctx, "/v1/enroll/challenge", challengeRequest{k.PublicArea, ek.Area, ek.Certificate}, &c)
+		if fault.KindOf(err) == fault.Refused {
+			refused = err
+			continue
+		} else if err != nil {
+			return fail(err)
+		}
+		if answer, err = d.solve(k, ek, tpm.Credential{Object: c.Object, Secret: c.Secret}); err != nil {
+			return fail(err)
+		}
+		return c.ID, answer, nil
 	}
-	if answer, err = d.solve(k, tpm.Credential{Object: c.Object, Secret: c.Secret}); err != nil {
-		return fail(err)
+	if id := d.endorsementID(IdentityTPM); id != "" && fault.KindOf(refused) == fault.Refused {
+		return "", nil, fault.New(fault.Refused, "cannot enrol by the TPM: %w", refused).
+			Hint("the operator adds it (sealsrv enroll ek add %s) or makes a token", id)
 	}
-	return c.ID, answer, nil
+	return fail(refused)
+}
+
+// nthEndorsement reads one of the TPM's endorsement keys, certified ones first;
+// more is false where there is no such one. The TPM is closed in between: the
+// requests are signed in it.
+func (d *Device) nthEndorsement(n int) (ek tpm.Endorsement, more bool, err error) {
+	t, err := d.openTPM()
+	if err != nil {
+		return ek, n == 0, err
+	}
+	defer t.Close()
+	sorts := tpm.Sorts(t)
+	if n >= len(sorts) {
+		return ek, false, nil
+	}
+	ek, err = sorts[n].Read(t)
+	return ek, true, err
 }
 
 // solve lets the TPM decrypt a challenge.
-func (d *Device) solve(k *identity.TPMKey, c tpm.Credential) ([]byte, error) {
+func (d *Device) solve(k *identity.TPMKey, ek tpm.Endorsement, c tpm.Credential) ([]byte, error) {
 	t, err := d.openTPM()
 	if err != nil {
 		return nil, err
 	}
 	defer t.Close()
-	answer, err := tpm.Answer(t, k, c)
+	answer, err := tpm.Answer(t, k, ek, c)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/sealant-os/sealant/server/signing"
@@ -15,7 +16,8 @@ import (
 // ChallengeRequest is the body of POST /v1/enroll/challenge.
 type ChallengeRequest struct {
 	Key         []byte `json:"key" maxLength:"120" doc:"Public area of the device's key (TPM2B_PUBLIC), base64."`
-	Endorsement []byte `json:"endorsement" maxLength:"1368" doc:"Public area of the TPM's endorsement key (TPM2B_PUBLIC of the TCG's P-256 template), base64."`
+	Endorsement []byte `json:"endorsement" maxLength:"1368" doc:"Public area of the TPM's endorsement key (TPM2B_PUBLIC of one of the TCG's templates: P-256, P-384, RSA-2048), base64."`
+	Certificate []byte `json:"certificate,omitempty" maxLength:"5464" doc:"The TPM maker's certificate for the endorsement key, DER, base64; absent where the TPM holds none."`
 }
 
 // Challenge is the answer to POST /v1/enroll/challenge.
@@ -62,7 +64,7 @@ func (s *Server) challengeTo(ctx context.Context, in *challengeInput) (*challeng
 	if d := s.perDevice.wait(id, s.now()); d > 0 {
 		return nil, tooOften(d)
 	}
-	endorsement := tpm.Endorsement{Area: in.Body.Endorsement}
+	endorsement := tpm.Endorsement{Area: in.Body.Endorsement, Certificate: in.Body.Certificate}
 	known, err := endorsement.ID()
 	if err != nil {
 		return nil, problem(signing.BadRequest, "%v", err)
@@ -75,6 +77,9 @@ func (s *Server) challengeTo(ctx context.Context, in *challengeInput) (*challeng
 	}
 	now := s.now()
 	challenge, err := s.db.NewChallenge(ctx, known, id, secret[:], now)
+	if errors.Is(err, store.ErrTPMUnknown) && s.certified(ctx, endorsement, known, now) {
+		challenge, err = s.db.NewChallenge(ctx, known, id, secret[:], now)
+	}
 	if err != nil {
 		s.log.Warn("challenge refused", "device", id.Hex(), "tpm", hex.EncodeToString(known[:]), "reason", err)
 		return nil, notAdmitted(err)
@@ -83,4 +88,22 @@ func (s *Server) challengeTo(ctx context.Context, in *challengeInput) (*challeng
 		ID: hex.EncodeToString(challenge[:]), Object: credential.Object, Secret: credential.Secret,
 		Expires: now.Add(store.ChallengeLife).UTC().Truncate(time.Second),
 	}}, nil
+}
+
+// certified puts a TPM on the list that a maker certified whom the operator
+// believes. It never brings back one that was revoked: that is on the list.
+func (s *Server) certified(ctx context.Context, e tpm.Endorsement, id [32]byte, now time.Time) bool {
+	if s.makers == nil || len(e.Certificate) == 0 {
+		return false
+	}
+	if err := s.makers.Certified(e, now); err != nil {
+		s.log.Warn("TPM not admitted", "tpm", hex.EncodeToString(id[:]), "reason", err)
+		return false
+	}
+	if err := s.db.CertifyEndorsement(ctx, id, now); err != nil {
+		s.log.Error("TPM not put on the list", "tpm", hex.EncodeToString(id[:]), "error", err)
+		return false
+	}
+	s.log.Info("TPM put on the list by its maker's certificate", "tpm", hex.EncodeToString(id[:]))
+	return true
 }

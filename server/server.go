@@ -45,6 +45,7 @@ import (
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/tpm"
 )
 
 // Limits of what a client may send, in bytes, and how long an answer may take.
@@ -69,6 +70,7 @@ type Config struct {
 	Files     *catalog.Files
 	Leaf      *signing.LeafFile
 	SetLog    *setlog.Log // the public log of sets; nil for none
+	Makers    *tpm.Makers // makers of TPMs whose certificates admit devices; nil for none
 	Security  string      // folder of the public pages; "" for none
 	Log       *slog.Logger
 	Now       func() time.Time // time.Now where nil
@@ -83,6 +85,7 @@ type Server struct {
 	source    *catalog.Source
 	leaf      *signing.LeafFile
 	authority *signing.Authority
+	makers    *tpm.Makers
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -106,6 +109,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		db: c.DB, source: c.Source, leaf: c.Leaf, log: c.Log, now: c.Now,
 		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Log: c.SetLog, Now: c.Now},
+		makers:     c.Makers,
 		known:      newKnown(c.DB),
 		replays:    newSeen(2 * identity.Skew),
 		perDevice:  newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),
@@ -174,7 +178,7 @@ func (s *Server) describe(mux *http.ServeMux) huma.API {
 	}, s.enrol)
 	huma.Register(api, huma.Operation{
 		OperationID: "challenge", Method: http.MethodPost, Path: challengePath, Summary: "Ask for a challenge to a TPM",
-		Description:  "For devices without a token: the answer is a secret that only the TPM with this endorsement key can read, and only while it holds the device's key. It is good for one enrolment, for a short time.",
+		Description:  "For devices without a token: the answer is a secret that only the TPM with this endorsement key can read, and only while it holds the device's key. The TPM must be on the server's list, or certified by a maker whom the server's operator believes. It is good for one enrolment, for a short time.",
 		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
 		Errors: []int{400, 401, 403, 409, 413, 415, 422, 429, 503},
 	}, s.challenge)

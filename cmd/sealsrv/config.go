@@ -42,6 +42,11 @@ type config struct {
 		LeafKeys []string `toml:"leaf_keys"`
 	} `toml:"tickets"`
 
+	Enroll struct {
+		// Certificates of makers of TPMs, PEM: roots and intermediates.
+		EKRoots string `toml:"ek_roots"`
+	} `toml:"enroll"`
+
 	Keys struct {
 		Online []string `toml:"online"` // rollout, snapshot, timestamp
 		Recall []string `toml:"recall"`
@@ -175,7 +180,7 @@ func where(err error) string {
 }
 
 func (c *config) resolve(dir string) {
-	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Log.Key}
+	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Enroll.EKRoots, &c.Log.Key}
 	for _, list := range []*[]string{&c.Keys.Online, &c.Keys.Recall, &c.Keys.Advice, &c.Tickets.LeafKeys} {
 		for i := range *list {
 			paths = append(paths, &(*list)[i])

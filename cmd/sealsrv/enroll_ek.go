@@ -23,9 +23,13 @@ func newEK() *cobra.Command {
 		Use: "ek", Short: "TPMs that let their devices in",
 		Long: `A device whose key is in a TPM of this list enrols without a token: it shows
 that the key is in that very TPM. A TPM is named by the SHA-256 of its
-endorsement key (SubjectPublicKeyInfo, P-256), 64 hexadecimal digits, which
-sealant enroll --identity tpm --dry-run says on the device; or by its maker's
-certificate for that key.`,
+endorsement key (SubjectPublicKeyInfo; P-256, P-384 or RSA-2048), 64 hexadecimal
+digits, which sealant enroll --identity tpm --dry-run says on the device; or by its
+maker's certificate for that key.
+
+With enroll.ek_roots in the configuration, TPMs come onto the list by themselves if
+one of these makers certified them. A TPM has a key of each sort: revoke all that it
+has certificates for.`,
 	}
 	cmd.AddCommand(newEKAdd(), newEKList(), newEKRevoke())
 	return cmd

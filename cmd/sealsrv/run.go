@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,7 @@ import (
 	"github.com/sealant-os/sealant/server/store"
 	trustlog "github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/tpm"
 )
 
 // Limits of a connection.
@@ -96,8 +98,12 @@ func run(cmd *cobra.Command, c *config, ready func(url string) error) error {
 	if err != nil {
 		return err
 	}
+	makers, err := openMakers(c)
+	if err != nil {
+		return err
+	}
 	handler, err := server.New(server.Config{
-		DB: db, Source: source, Files: files, Leaf: leaf, SetLog: setLog, Security: c.Security, Log: log,
+		DB: db, Source: source, Files: files, Leaf: leaf, SetLog: setLog, Makers: makers, Security: c.Security, Log: log,
 		MaxAtOnce: c.Limits.AtOnce, PerHour: c.Limits.TicketsPerHour, Burst: c.Limits.Burst,
 	})
 	if err != nil {
@@ -122,6 +128,30 @@ func openLog(cmd *cobra.Command, c *config, db *store.DB) (*setlog.Log, error) {
 		return nil, err
 	}
 	return &setlog.Log{DB: db, Signer: s, Now: time.Now}, nil
+}
+
+// openMakers reads the certificates of makers of TPMs; nil if none are named.
+func openMakers(c *config) (*tpm.Makers, error) {
+	if c.Enroll.EKRoots == "" {
+		return nil, nil
+	}
+	text, err := readSmall(c.Enroll.EKRoots)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the TPM makers' certificates: %w", err)
+	}
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Enroll.EKRoots, err)
+		}
+		certs = append(certs, cert)
+	}
+	makers, err := tpm.NewMakers(certs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Enroll.EKRoots, err)
+	}
+	return makers, nil
 }
 
 func openTicketRoot(c *config) (*x509.Certificate, error) {

@@ -39,6 +39,20 @@ func (db *DB) AddEndorsement(ctx context.Context, id [32]byte, note string, now 
 	})
 }
 
+// NoteCertified is the note of TPMs that came onto the list by their maker's
+// certificate.
+const NoteCertified = "certified by its maker"
+
+// CertifyEndorsement puts a TPM on the list because its maker's certificate was
+// verified. One that is on the list stays as it is, revoked ones revoked.
+func (db *DB) CertifyEndorsement(ctx context.Context, id [32]byte, now time.Time) error {
+	return db.change(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO endorsements (id, note, added, revoked) VALUES ($1, $2, $3, 0) ON CONFLICT (id) DO NOTHING",
+			id[:], NoteCertified, micros(now))
+		return err
+	})
+}
+
 // RevokeEndorsement lets a TPM enrol no more devices; those that came in by it
 // stay. ErrNotFound if it is not on the list.
 func (db *DB) RevokeEndorsement(ctx context.Context, id [32]byte, now time.Time) error {

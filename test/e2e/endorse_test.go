@@ -146,7 +146,7 @@ func TestForgedTPM(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("challenge: %d", status)
 	}
-	secret, err := tpm.Answer(chip, key, credential(c))
+	secret, err := tpm.Answer(chip, key, ek, credential(c))
 	v.must(err)
 	if got := honest.answer(second, c.ID, secret); got != 200 {
 		t.Fatalf("enrolment: %d", got)
@@ -159,7 +159,7 @@ func TestForgedTPM(t *testing.T) {
 
 	// Too late.
 	c, _ = honest.challenge(v.node, key.PublicArea, ek.Area)
-	secret, err = tpm.Answer(chip, key, credential(c))
+	secret, err = tpm.Answer(chip, key, ek, credential(c))
 	v.must(err)
 	v.world.Pass(store.ChallengeLife)
 	if got := honest.answer(v.node, c.ID, secret); got != 403 {
@@ -183,10 +183,10 @@ func TestForgedTPM(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("challenge: %d", status)
 	}
-	if _, err := tpm.Answer(chip, key, credential(c)); err == nil {
+	if _, err := tpm.Answer(chip, key, ek, credential(c)); err == nil {
 		t.Error("the TPM decrypted a challenge to a key that is not in it")
 	}
-	if _, err := tpm.Answer(chip, &identity.TPMKey{Public: &loose.PublicKey, PublicArea: area, PrivateArea: key.PrivateArea}, credential(c)); err == nil {
+	if _, err := tpm.Answer(chip, &identity.TPMKey{Public: &loose.PublicKey, PublicArea: area, PrivateArea: key.PrivateArea}, ek, credential(c)); err == nil {
 		t.Error("the TPM loaded a forged key")
 	}
 	v.usesNoForeignKey(chip, area, loose, credential(c))
@@ -195,7 +195,7 @@ func TestForgedTPM(t *testing.T) {
 	}
 	// The answer to a challenge for an honest key doesn't serve another.
 	c, _ = honest.challenge(v.node, key.PublicArea, ek.Area)
-	secret, err = tpm.Answer(chip, key, credential(c))
+	secret, err = tpm.Answer(chip, key, ek, credential(c))
 	v.must(err)
 	if got := forger.answer(v.node, c.ID, secret); got != 403 {
 		t.Errorf("another device's answer: %d", got)
@@ -212,7 +212,7 @@ func TestForgedTPM(t *testing.T) {
 		t.Errorf("a TPM that is not on the list: %d", got)
 	}
 	c, _ = stranger.challenge(v.node, strangeKey.PublicArea, ek.Area)
-	if _, err := tpm.Answer(foreign, strangeKey, credential(c)); err == nil {
+	if _, err := tpm.Answer(foreign, strangeKey, strange, credential(c)); err == nil {
 		t.Error("another TPM read the challenge")
 	}
 	if got := stranger.answer(v.node, c.ID, bytes.Repeat([]byte{1}, tpm.SecretSize)); got != 403 {
@@ -240,7 +240,7 @@ func TestForgedTPM(t *testing.T) {
 
 	// A TPM that was revoked between challenge and answer.
 	c, _ = honest.challenge(v.node, key.PublicArea, ek.Area)
-	secret, err = tpm.Answer(chip, key, credential(c))
+	secret, err = tpm.Answer(chip, key, ek, credential(c))
 	v.must(err)
 	v.must(v.node.DB.RevokeEndorsement(t.Context(), listed, v.world.Now()))
 	if got := honest.answer(v.node, c.ID, secret); got != 403 {

@@ -181,26 +181,26 @@ func TestEnrolment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Answer(m, k, c); err != nil || !bytes.Equal(got, secret) {
+	if got, err := Answer(m, k, ek, c); err != nil || !bytes.Equal(got, secret) {
 		t.Errorf("answer: %x, %v", got, err)
 	}
 	m.empty(t)
 	// Only this TPM, only this key.
-	if _, err := Answer(m, newKey(t, m), c); err == nil {
+	if _, err := Answer(m, newKey(t, m), ek, c); err == nil {
 		t.Error("answered for another key")
 	}
-	if _, err := Answer(other, newKey(t, other), c); err == nil {
+	if _, err := Answer(other, newKey(t, other), ek, c); err == nil {
 		t.Error("another TPM answered")
 	}
 	if c, err := Challenge(rand.Reader, otherEK, k.PublicArea, secret); err != nil {
 		t.Error(err)
-	} else if _, err := Answer(m, k, c); err == nil {
+	} else if _, err := Answer(m, k, ek, c); err == nil {
 		t.Error("answered a challenge to another TPM")
 	}
 	for i := range c.Object {
 		changed := Credential{bytes.Clone(c.Object), c.Secret}
 		changed.Object[i] ^= 1
-		if _, err := Answer(m, k, changed); err == nil {
+		if _, err := Answer(m, k, ek, changed); err == nil {
 			t.Errorf("byte %d of the challenge changed", i)
 		}
 	}
@@ -214,18 +214,18 @@ func TestEnrolment(t *testing.T) {
 		"a key that may leave":      second(Challenge(rand.Reader, ek, loose, secret)),
 		"a storage key":             second(Challenge(rand.Reader, ek, srk, secret)),
 		"no key":                    second(Challenge(rand.Reader, ek, nil, secret)),
-		"an endorsement of another": second(Challenge(rand.Reader, Endorsement{k.PublicArea}, k.PublicArea, secret)),
+		"an endorsement of another": second(Challenge(rand.Reader, Endorsement{Area: k.PublicArea}, k.PublicArea, secret)),
 		"no endorsement":            second(Challenge(rand.Reader, Endorsement{}, k.PublicArea, secret)),
-		"a long endorsement":        second(Challenge(rand.Reader, Endorsement{make([]byte, 2000)}, k.PublicArea, secret)),
-		"endorsement and more":      second(Challenge(rand.Reader, Endorsement{append(bytes.Clone(ek.Area), 0)}, k.PublicArea, secret)),
+		"a long endorsement":        second(Challenge(rand.Reader, Endorsement{Area: make([]byte, 2000)}, k.PublicArea, secret)),
+		"endorsement and more":      second(Challenge(rand.Reader, Endorsement{Area: append(bytes.Clone(ek.Area), 0)}, k.PublicArea, secret)),
 		"a short secret":            second(Challenge(rand.Reader, ek, k.PublicArea, secret[1:])),
-		"a long challenge":          second(Answer(m, k, Credential{make([]byte, 600), nil})),
+		"a long challenge":          second(Answer(m, k, ek, Credential{make([]byte, 600), nil})),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := (Endorsement{k.PublicArea}).ID(); err == nil {
+	if _, err := (Endorsement{Area: k.PublicArea}).ID(); err == nil {
 		t.Error("a device key is no endorsement key")
 	}
 }
