@@ -20,8 +20,8 @@ type references struct {
 	mixer     *entropy.Mixer
 }
 
-func newReferences(l *Layout, s Shape) references {
-	return references{predictor: NewPredictor(l), mixer: entropy.NewMixer(entropy.Shape{Contexts: 3, Bits: min(s.Bits, 16), Selectors: 2})}
+func newReferences(l *Layout, s Shape, m *entropy.Memory) references {
+	return references{predictor: NewPredictor(l), mixer: m.Mixer(entropy.Shape{Contexts: 3, Bits: min(s.Bits, 16), Selectors: 2})}
 }
 
 // value is what a field at offset p must hold so that it leads to place. loads

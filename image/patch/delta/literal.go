@@ -196,9 +196,9 @@ func (w *walker) literal(to, beside int64) error {
 	return nil
 }
 
-func newLiterals(s Shape, old *Source) *literals {
+func newLiterals(s Shape, old *Source, m *entropy.Memory) *literals {
 	l := &literals{
-		mixer:   entropy.NewMixer(s.literals()),
+		mixer:   m.Mixer(s.literals()),
 		used:    s.literals().Contexts,
 		history: make([]byte, 1<<historyBits),
 		seen:    make([]uint32, 1<<seenBits),

@@ -35,12 +35,12 @@ type differences struct {
 // watch is for how many bytes after a difference every byte is asked for.
 const watch = 32
 
-func newDifferences(s Shape) differences {
+func newDifferences(s Shape, m *entropy.Memory) differences {
 	return differences{
 		quiet: watch, gap: -1,
-		asked:  entropy.NewBitMixer(s.asked(), min(s.Bits, 16), 3*(watch+1)),
-		silent: entropy.NewMixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
-		mixer:  entropy.NewMixer(s.differences()),
+		asked:  m.BitMixer(s.asked(), min(s.Bits, 16), 3*(watch+1)),
+		silent: m.Mixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
+		mixer:  m.Mixer(s.differences()),
 		used:   s.differences().Contexts, askUsed: s.asked(),
 	}
 }

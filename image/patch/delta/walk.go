@@ -81,6 +81,19 @@ func (s Shape) Memory(old int64) int64 {
 	return m
 }
 
+// slots is what the models' slots take, in bytes.
+func (s Shape) slots() int64 {
+	n := int64(3+s.asked()+s.differences().Contexts)<<min(s.Bits, 16) + 4<<min(s.Bits, 14)
+	if !s.Packed {
+		n += int64(s.literals().Contexts) << s.Bits
+	}
+	return 4 * n
+}
+
+// denseBody is the body whose decoding touches most of the models' memory, in
+// bytes.
+const denseBody = 4 << 10
+
 // Segment is a part of the new data that is coded by itself.
 type Segment struct {
 	Start, End int64 // in the new data
@@ -104,6 +117,7 @@ type walker struct {
 
 	work, most  int64 // see Work
 	learning    int   // see Decode
+	dense       bool  // most of the models' memory will be touched
 	costs       Costs
 	runClass    int // how long the run is, in four classes
 	layout      *Layout
@@ -209,7 +223,7 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
 		emit: sink.Write, readAt: sink.ReadAt,
 		view: make([]byte, 0, flush+window+keep),
-		most: Work(s.End-s.Start, size), learning: learning,
+		most: Work(s.End-s.Start, size), learning: learning, dense: size >= denseBody,
 	}
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
@@ -237,9 +251,13 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 func (w *walker) prepare(l *Layout, tables *Tables, s Segment) {
 	w.layout, w.tables = l, tables
 	w.loads = make([]*elfref.Loads, len(l.Elements))
-	w.differences, w.references = newDifferences(s.Shape), newReferences(l, s.Shape)
+	var m *entropy.Memory
+	if w.dense {
+		m = entropy.NewMemory(s.Shape.slots())
+	}
+	w.differences, w.references = newDifferences(s.Shape, m), newReferences(l, s.Shape, m)
 	if !s.Shape.Packed {
-		w.literals = newLiterals(s.Shape, w.old)
+		w.literals = newLiterals(s.Shape, w.old, m)
 	}
 }
 

@@ -17,10 +17,15 @@ const bitWeight = 2 * firstWeight
 // NewBitMixer returns a fresh model with 2^bits slots per context and that many
 // weight sets.
 func NewBitMixer(contexts int, bits uint, selectors int) *BitMixer {
+	return (*Memory)(nil).BitMixer(contexts, bits, selectors)
+}
+
+// BitMixer is NewBitMixer with the slots in the memory.
+func (m *Memory) BitMixer(contexts int, bits uint, selectors int) *BitMixer {
 	n := rowLength(contexts)
 	return &BitMixer{
 		contexts: contexts, bits: bits,
-		slots: make([]uint32, contexts<<bits), weights: make([]int32, selectors*n),
+		slots: m.take(contexts << bits), weights: make([]int32, selectors*n),
 		none: make([]int32, n), lanes: newLanes(contexts),
 	}
 }

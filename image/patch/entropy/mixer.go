@@ -35,14 +35,17 @@ const fresh = 1 << 31
 const slotLimit = 255
 
 // NewMixer returns a fresh model.
-func NewMixer(s Shape) *Mixer {
+func NewMixer(s Shape) *Mixer { return (*Memory)(nil).Mixer(s) }
+
+// Mixer returns a fresh model whose slots are in the memory.
+func (m *Memory) Mixer(s Shape) *Mixer {
 	if s.Selectors2 == 0 {
 		s.Selectors2 = 1
 	}
 	n := rowLength(s.Contexts)
 	return &Mixer{
 		shape:   s,
-		slots:   make([]uint32, s.Contexts<<s.Bits),
+		slots:   m.take(s.Contexts << s.Bits),
 		weights: make([]int32, s.Selectors*256*n),
 		second:  make([]int32, s.Selectors2*n),
 		lanes:   newLanes(s.Contexts),
