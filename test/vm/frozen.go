@@ -42,32 +42,44 @@ func (m *Image) freeze(t testing.TB, b Boot) error {
 	if _, err := os.Stat(saved.state); err == nil {
 		return nil
 	}
+	for tries := 1; ; tries++ {
+		console, err := m.freezeOnce(t, saved)
+		if err == nil || tries == maxTries || !misfired(console) {
+			return err
+		}
+	}
+}
+
+func (m *Image) freezeOnce(t testing.TB, saved frozen) (said string, err error) {
 	began := time.Now()
 	dir := t.TempDir()
 	exchange, data, control := filepath.Join(dir, "xchg"), filepath.Join(dir, "data"), filepath.Join(dir, "qmp")
 	if err := errors.Join(copySparse(m.rootDisk(), saved.root), newExchange(exchange, filepath.Join(dir, "in"), nil, ""), empty(data)); err != nil {
-		return err
+		return "", err
 	}
 	var run machine
 	args := append(hardware(defaultMemory, saved.root, exchange, data, false),
 		"-kernel", m.Kernel(), "-initrd", m.Initrd(), "-append", saved.words, "-qmp", "unix:"+control+",server=on,wait=off")
 	if err := run.start(args); err != nil {
-		return err
+		return "", err
 	}
-	defer run.kill()
+	defer func() {
+		run.kill()
+		said = run.console.text()
+	}()
 	select {
 	case <-run.console.said("sealant-vm: frozen"):
 	case err := <-run.done:
 		run.done <- err
-		return fmt.Errorf("the machine ended while booting: %w\n%s", errors.Join(err), run.console.text())
+		return "", fmt.Errorf("the machine ended while booting (%v)\n%s", err, run.console.text())
 	case <-time.After(3 * time.Minute):
-		return fmt.Errorf("the machine did not come up\n%s", run.console.text())
+		return "", fmt.Errorf("the machine did not come up\n%s", run.console.text())
 	}
 	if err := save(control, saved.state+".new"); err != nil {
-		return fmt.Errorf("cannot save the machine: %w\n%s", err, run.console.text())
+		return "", fmt.Errorf("cannot save the machine: %w\n%s", err, run.console.text())
 	}
 	t.Logf("saved a booted machine in %.0f s", time.Since(began).Seconds())
-	return os.Rename(saved.state+".new", saved.state)
+	return "", os.Rename(saved.state+".new", saved.state)
 }
 
 // save asks qemu, over its control socket (QMP), to write a machine's memory

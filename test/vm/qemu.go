@@ -43,6 +43,14 @@ type machine struct {
 // defaultMemory is what a machine has, in MiB.
 const defaultMemory = 1024
 
+// maxTries is how often a machine is started whose boot misfires.
+const maxTries = 4
+
+// misfired says whether qemu, not the guest, was at fault: on a busy host it
+// sometimes runs a breakpoint that the kernel puts where it patches its own
+// code while booting, after the kernel has taken it away again.
+func misfired(console string) bool { return strings.Contains(console, "Oops: int3") }
+
 // ending is how a machine's run ended.
 type ending struct {
 	console string
