@@ -3,16 +3,21 @@
 package enforce
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/trustcache"
 	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/trust/ticket"
 )
 
 func must(t testing.TB, err error) {
@@ -56,6 +61,11 @@ func deliver(t *testing.T, root string) {
 	data, err := base.Encode()
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(root, "usr/lib/sealant/base.json"), data, 0o644))
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	must(t, err)
+	cert, err := ticket.NewRoot(rand.Reader, key, "test", time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(root, "usr/lib/sealant/ticket-root.pem"), ticket.MarshalRoot(cert), 0o644))
 }
 
 func size(t *testing.T, path string) int64 {

@@ -113,7 +113,9 @@ func TestDevice(t *testing.T) {
 		try on-load sealant enforce load
 		try on $W/unlisted
 		try unload sealant enforce unload
+		sleep 1
 		try unloaded $W/unlisted
+		try unloaded-too $W/listed
 		try no-strict sealant run strict -- -c /usr/bin/true
 		dmesg | grep -iE 'BUG|oops' | grep -v bug: ; cat agent.txt
 		true`)
