@@ -97,7 +97,7 @@ func (o *observer) look(ctx context.Context) error {
 	if reason != nil {
 		o.log.Warn("crashes are counted without BPF", "error", reason)
 	}
-	o.count(witness.Describe(reason))
+	o.count(witness.Describe(source.Name(), reason))
 	o.watch = &witness.Watch{
 		Recorder: o.recorder, Source: source, Apps: apps, Log: o.log,
 		Damaged: func(arm evidence.Arm) (bool, error) {

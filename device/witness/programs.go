@@ -3,8 +3,10 @@ package witness
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,6 +150,54 @@ func (m *Machine) Began(e exits.Exit) (evidence.Launch, bool) {
 	}, true
 }
 
+// Dumped tells which app a process was that left a core dump: by its executable or
+// its service, and with which content by what it had mounted.
+func (m *Machine) Dumped(e exits.Exit) (evidence.Launch, bool) {
+	apps, err := m.apps()
+	if err != nil {
+		return evidence.Launch{}, false
+	}
+	app, ok := m.owner(apps, e.Dump)
+	if !ok {
+		return evidence.Launch{}, false
+	}
+	at := make(map[string]activate.Content)
+	if _, err := linux.ReadMounts(strings.NewReader(e.Dump.Mounts), m.contentsAt(at)); err != nil || len(at) == 0 {
+		return evidence.Launch{}, false
+	}
+	arm, ok := m.armWith(slices.Collect(maps.Values(at)))
+	if !ok {
+		return evidence.Launch{}, false
+	}
+	return evidence.Launch{
+		PID: e.PID, App: app.ID, Version: m.version(e.Dump.Executable), Arm: arm, Interactive: len(app.Command) > 0,
+	}, true
+}
+
+// owner is the one app that a core dump is of.
+func (m *Machine) owner(apps []policy.App, d *exits.Dump) (owner policy.App, ok bool) {
+	for _, app := range apps {
+		if app.Unit != "" && app.Unit == d.Unit || app.Owns(d.Executable) || slices.Contains(executables(m.store.Root(), app), d.Executable) {
+			if ok {
+				return policy.App{}, false // two apps with one program
+			}
+			owner, ok = app, true
+		}
+	}
+	return owner, ok
+}
+
+// contentsAt collects what is mounted at the cryptexes' places; the last mount at a
+// place is the one that is seen.
+func (m *Machine) contentsAt(at map[string]activate.Content) func(*linux.MountPoint) bool {
+	return func(mount *linux.MountPoint) bool {
+		if c, ok := activate.ContentOf(mount); ok && filepath.Dir(mount.Path) == m.store.CryptexDir() {
+			at[mount.Path] = c
+		}
+		return false
+	}
+}
+
 // armAt is the content that a process sees: that of its mount namespace, and where
 // that is gone with it, that of the file that it ran.
 func (m *Machine) armAt(e exits.Exit, p program) (evidence.Arm, bool) {
@@ -183,17 +233,8 @@ func (m *Machine) seen(e exits.Exit) []activate.Content {
 		return nil
 	}
 	at := make(map[string]activate.Content)
-	if _, err := p.Mounts(func(mount *linux.MountPoint) bool {
-		if c, ok := activate.ContentOf(mount); ok && filepath.Dir(mount.Path) == m.store.CryptexDir() {
-			at[mount.Path] = c
-		}
-		return false
-	}); err != nil {
+	if _, err := p.Mounts(m.contentsAt(at)); err != nil {
 		return nil
 	}
-	var contents []activate.Content
-	for _, c := range at {
-		contents = append(contents, c)
-	}
-	return contents
+	return slices.Collect(maps.Values(at))
 }

@@ -28,6 +28,7 @@ const (
 	tickEvery  = time.Minute      // use is counted by the minute
 	flushEvery = 10 * time.Minute // exposure that a power cut may cost
 	heldFor    = 10 * time.Second // an exit may be told before its launch
+	sameCrash  = 30 * time.Second // between what two sources say of one crash
 	maxHeld    = 256
 	backlog    = 4096 // exits that wait while one is worked on; the kernel keeps more
 	wholeFor   = 10 * time.Minute
@@ -37,7 +38,11 @@ const (
 // of an interactive app count. An idle window blinks its cursor with less.
 const busyTicks = 5
 
-// Source is what a Watch learns of exits from; internal/exits has two.
+// dumpWait is how long a core dump's record waits for what the kernel tells of the
+// same crash, which knows whose child it was.
+var dumpWait = 3 * time.Second
+
+// Source is what a Watch learns of exits from; internal/exits has several.
 type Source interface {
 	Track(pid, root int) error
 	Watch(programs []exits.Program) error
@@ -56,6 +61,8 @@ type Apps interface {
 	Programs() ([]exits.Program, error)
 	// Began tells which app a process is that has begun one of them.
 	Began(exits.Exit) (evidence.Launch, bool)
+	// Dumped tells which app a process was that left a core dump.
+	Dumped(exits.Exit) (evidence.Launch, bool)
 	// Started waits for the next launch. It returns os.ErrClosed after Close.
 	Started() (evidence.Launch, error)
 	// Prune forgets launches that ended a while ago.
@@ -88,6 +95,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	loop := watching{
 		Watch: w, boot: at.Boot, cpu: make(map[int]uint64), whole: make(map[evidence.Arm]finding),
 		launches: make(chan evidence.Launch, 64), ended: make(chan exits.Exit, backlog),
+		dumps: make(chan exits.Exit, maxHeld), crashed: make(map[int]time.Duration),
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -116,6 +124,8 @@ type watching struct {
 	launches chan evidence.Launch
 	ended    chan exits.Exit
 	cpu      map[int]uint64           // processor time of a launched process at the last tick
+	dumps    chan exits.Exit          // core dumps that have waited
+	crashed  map[int]time.Duration    // when a process was seen to crash
 	held     []held                   // crashes of processes that nobody knows yet
 	whole    map[evidence.Arm]finding // whether an arm's content was found damaged
 	told     uint64                   // lost exits that were told
@@ -174,6 +184,12 @@ func (w *watching) run(ctx context.Context) {
 			w.launch(l, linux.Monotonic())
 		case e := <-w.ended:
 			w.launched() // who was told of before it ended is known before its end
+			if e.Dump != nil {
+				w.await(ctx, e)
+				continue
+			}
+			w.exit(e)
+		case e := <-w.dumps:
 			w.exit(e)
 		case <-tick.C:
 			w.tick()
@@ -274,12 +290,21 @@ func (w *watching) exit(e exits.Exit) {
 		return
 	}
 	at := w.at(e.At)
+	if before, ok := w.crashed[e.PID]; ok && e.Crash() && (e.At-before).Abs() < sameCrash {
+		return // another source told of it
+	}
 	root, child := w.belongs(e)
 	if root == 0 && e.Crash() {
 		// It may have been launched and have crashed before anybody looked.
 		if l, ok := w.Apps.Find(e.PID); ok && sameProcess(l, e) {
 			w.launch(l, e.At)
 			root, child = w.belongs(e)
+		} else if l, running, ok := w.dumped(e); ok {
+			root, child = l.PID, running
+			if !running {
+				w.launch(l, e.At)
+				root, child = w.belongs(e)
+			}
 		} else {
 			w.hold(e)
 		}
@@ -296,9 +321,39 @@ func (w *watching) exit(e exits.Exit) {
 	}
 	crash, ok, err := w.Recorder.Exit(exit, at)
 	w.tell("cannot keep the evidence of a crash", err)
+	if ok {
+		w.crashed[e.PID] = e.At
+	}
 	if ok && (crash.Counted() || crash.Broken) && w.OnCrash != nil {
 		w.OnCrash(crash)
 	}
+}
+
+// await lets a core dump's record wait.
+func (w *watching) await(ctx context.Context, e exits.Exit) {
+	time.AfterFunc(dumpWait, func() {
+		select {
+		case w.dumps <- e:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// dumped finds the app that a core dump is of. Where the app runs with the same
+// content, it is a part of it that crashed.
+func (w *watching) dumped(e exits.Exit) (l evidence.Launch, running, ok bool) {
+	if e.Dump == nil {
+		return l, false, false
+	}
+	if l, ok = w.Apps.Dumped(e); !ok {
+		return l, false, false
+	}
+	for _, r := range w.Recorder.Running() {
+		if r.App == l.App && r.Arm == l.Arm {
+			return r, true, true
+		}
+	}
+	return l, false, true
 }
 
 // sameProcess guards against a process number that was used again.
@@ -374,6 +429,11 @@ func (w *watching) tick() {
 		w.tell("crashes may be missing", fmt.Errorf("%d exits of processes were lost", lost-w.told))
 		w.told = lost
 	}
+	for pid, at := range w.crashed {
+		if linux.Monotonic()-at > wholeFor {
+			delete(w.crashed, pid)
+		}
+	}
 	running := make(map[int]bool)
 	for _, l := range w.Recorder.Running() {
 		running[l.PID] = true
@@ -403,10 +463,14 @@ func (w *watching) look(l evidence.Launch) (alive, busy bool) {
 	return true, !seen || st.Processor >= before+busyTicks
 }
 
-// Describe says in one line how crashes are learned of, for people.
-func Describe(reason error) string {
-	if reason != nil {
-		return fmt.Sprintf("the kernel's process connector (not BPF: %v)", reason)
+// Describe says in one line, for a source of that name, how crashes are learned of, for people.
+func Describe(source string, reason error) string {
+	by := map[string]string{
+		"connector": "the kernel's process connector", "coredump": "the journal of systemd-coredump",
+		"connector+coredump": "the kernel's process connector and the journal of systemd-coredump",
+	}
+	if text, ok := by[source]; ok {
+		return fmt.Sprintf("%s (not BPF: %v)", text, reason)
 	}
 	return "BPF on the exit of processes"
 }

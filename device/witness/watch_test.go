@@ -30,6 +30,7 @@ type desk struct {
 	running  []evidence.Launch
 	programs []exits.Program
 	began    map[exits.Program]evidence.Launch
+	dumped   map[string]evidence.Launch // by executable
 	known    map[int]evidence.Launch
 	started  chan evidence.Launch
 	closed   chan struct{}
@@ -69,6 +70,12 @@ func (d *desk) Programs() ([]exits.Program, error) { return d.programs, nil }
 func (d *desk) Began(e exits.Exit) (evidence.Launch, bool) {
 	l, ok := d.began[e.Program]
 	l.PID, l.Start = e.PID, e.Start
+	return l, ok
+}
+
+func (d *desk) Dumped(e exits.Exit) (evidence.Launch, bool) {
+	l, ok := d.dumped[e.Dump.Executable]
+	l.PID = e.PID
 	return l, ok
 }
 

@@ -3,10 +3,12 @@
 // ever stands between a crashing program and its end. It displaces nobody: core
 // dumps go on as before.
 //
-// There are two sources. BPF programs on the kernel's own fork, exec and exit
-// tracepoints name the process, its ancestor, control group and mount namespace
-// at that moment. Where they can't run, the kernel's process connector tells of
-// the same ends, with less about each, and of no beginnings. Both need root.
+// The first choice are BPF programs on the kernel's own fork, exec and exit
+// tracepoints: they name the process, its ancestor, control group and mount namespace
+// at that moment. Where they can't run, the kernel's process connector tells of the
+// same ends, with less about each, and of no beginnings; and the journal of
+// systemd-coredump, where that takes core dumps, tells seconds later what a crashed
+// process was and which content it saw. All need root.
 //
 // The package is the kernel's boundary for this one thing, beside internal/linux:
 // the BPF library starts programs (os/exec) and must not be linked into sealant-boot.
@@ -37,6 +39,10 @@ type Exit struct {
 	Traced bool           // a debugger was attached
 	At     time.Duration  // on CLOCK_MONOTONIC
 
+	// What systemd-coredump wrote, nil if it is not it that tells: it may tell of a
+	// crash that another source has told of.
+	Dump *Dump
+
 	// What only BPF knows; zero otherwise.
 	Began          bool    // the process has begun to run Program; from now on it is tracked
 	Program        Program // of a beginning
@@ -60,7 +66,7 @@ func (e Exit) Crash() bool {
 // Source tells of the end of every tracked process, whatever it was, and of
 // every process that dies by a crash signal, tracked or not.
 type Source interface {
-	// Name is "ebpf" or "connector".
+	// Name is "ebpf", "connector", "coredump" or "connector+coredump".
 	Name() string
 	// Track follows a process: it, and what it starts from now on, belongs to the
 	// root, which is the process itself or one that it descends from.
@@ -83,10 +89,16 @@ func Open() (source Source, reason, err error) {
 		return first, nil, nil
 	}
 	second, err := OpenConnector()
-	if err != nil {
-		return nil, reason, fmt.Errorf("cannot learn of crashes: %w", errors.Join(reason, err))
+	dumps, err2 := OpenDumps()
+	switch {
+	case err == nil && err2 == nil:
+		return Both(second, dumps), reason, nil
+	case err == nil:
+		return second, reason, nil
+	case err2 == nil:
+		return dumps, reason, nil
 	}
-	return second, reason, nil
+	return nil, reason, fmt.Errorf("cannot learn of crashes: %w", errors.Join(reason, err, err2))
 }
 
 // maxTracked bounds the processes that are followed at once.

@@ -355,6 +355,11 @@ func (p *Process) Mounts(keep func(*MountPoint) bool) ([]MountPoint, error) {
 	return list, p.wrap("mountinfo", err)
 }
 
+// ReadMounts reads what once was a process's mountinfo, as Process.Mounts does.
+func ReadMounts(r io.Reader, keep func(*MountPoint) bool) ([]MountPoint, error) {
+	return parseMounts(r, keep)
+}
+
 func parseMounts(r io.Reader, keep func(*MountPoint) bool) ([]MountPoint, error) {
 	var list []MountPoint
 	_, err := mountinfo.GetMountsFromReader(r, func(i *mountinfo.Info) (skip, stop bool) {
