@@ -47,7 +47,7 @@ func TestIPE(t *testing.T) {
 		}
 		run("cp", name+".cryptex", name+"-root/usr/lib/sealant/base/web.cryptex")
 		for _, f := range []string{"base.json", "ticket-root.pem"} {
-			run("cp", filepath.Join(name, "build", f), name+"-root/usr/lib/sealant/"+f)
+			run("cp", filepath.Join(name, f), name+"-root/usr/lib/sealant/"+f)
 		}
 	}
 	sign := func(version, key, cert, out string) {
