@@ -71,11 +71,12 @@ type Segment struct {
 	Primed bool  `json:"primed"` // the models know the source
 	Packed int64 `json:"packed"` // bytes of the patch, before Coded, that are packed literals; 0: they are modelled
 	Window int   `json:"window"` // of packed literals: log2 of how far they look back
+	Watch  int   `json:"watch"`  // how long differences are watched for, 0 to 3
 }
 
 // shape is what the segment's models look like.
 func (s Segment) shape() delta.Shape {
-	return delta.Shape{Bits: uint(s.Bits), Light: s.Light, Packed: s.Packed > 0, Window: uint(s.Window), Primed: s.Primed}
+	return delta.Shape{Bits: uint(s.Bits), Light: s.Light, Packed: s.Packed > 0, Window: uint(s.Window), Watch: uint(s.Watch), Primed: s.Primed}
 }
 
 // Marks in a segment's mode.
@@ -83,6 +84,8 @@ const (
 	packed = 1 << iota // literals are packed; their window and size follow
 	light              // coded for speed
 	primed             // the models know the source
+	watch              // and the bit above: how long differences are watched for
+	modes  = 1<<5 - 1
 )
 
 // Header is what a patch says about itself.
@@ -157,6 +160,7 @@ func (h *Header) marshal() []byte {
 		if s.Packed > 0 {
 			mode |= packed
 		}
+		mode |= byte(s.Watch) * watch
 		b = append(b, byte(s.Bits), mode)
 		if s.Packed > 0 {
 			b = append(b, byte(s.Window))
@@ -298,8 +302,9 @@ func parseHeader(b []byte) (*Header, error) {
 		s := Segment{Size: f.num(maxSize, "segment size"), Coded: f.num(maxSize, "coded size")}
 		s.Bits = int(f.bytes(1)[0])
 		mode := f.bytes(1)[0]
+		s.Watch = int(mode / watch & 3)
 		s.Light, s.Primed = mode&light != 0, mode&primed != 0
-		if mode&^(light|packed|primed) != 0 {
+		if mode&^modes != 0 {
 			f.fail("mode of a segment is unknown")
 		}
 		if s.Primed && (h.SourceSize > delta.MaxPrimed || mode&packed != 0) {

@@ -267,10 +267,14 @@ func literals(is *match.File, l *delta.Layout) int64 {
 
 // improve tries other shapes of models for the layout of a draft.
 func improve(was, is *match.File, d *draft) (*draft, error) {
-	if d.size < largerModels || d.segments[0].Packed > 0 {
+	if len(d.segments) == 0 {
 		return d, nil
 	}
-	big := delta.Shape{Bits: 18}
+	d, err := watchful(was, is, d)
+	if err != nil || d.size < largerModels || d.segments[0].Packed > 0 {
+		return d, err
+	}
+	big := delta.Shape{Bits: 18, Watch: d.segments[0].shape().Watch}
 	n := literals(is, d.layout)
 	if n > 256<<10 {
 		big.Bits = 20
@@ -281,7 +285,7 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 		tries = append(tries, big)
 	}
 	if n > 1<<20 {
-		tries = append(tries, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n)})
+		tries = append(tries, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n), Watch: big.Watch})
 	}
 	for _, shape := range tries {
 		other, err := encodeAs(was, is, d.layout, shape)
@@ -295,6 +299,42 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 	return d, nil
 }
 
+// Differences that cost at least so many bits are watched for longer, if that
+// helps.
+const watchAbove = 3000
+
+// watchful tries how long to watch for differences.
+func watchful(was, is *match.File, d *draft) (*draft, error) {
+	if d.costs.Gaps+d.costs.Differences < watchAbove {
+		return d, nil
+	}
+	var tries [2]*draft
+	group := errgroup.Group{}
+	for i := range tries {
+		shape := d.segments[0].shape()
+		shape.Watch = uint(i) + 1
+		group.Go(func() (err error) { tries[i], err = encodeAs(was, is, d.layout, shape); return err })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, other := range tries {
+		if other.size < d.size {
+			d = other
+		}
+	}
+	if d != tries[1] {
+		return d, nil
+	}
+	shape := d.segments[0].shape()
+	shape.Watch = 3
+	other, err := encodeAs(was, is, d.layout, shape)
+	if err == nil && other.size < d.size {
+		d = other
+	}
+	return d, err
+}
+
 // encodeAs codes a patch with one layout and one shape of models.
 func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, error) {
 	d := &draft{layout: l, parts: [][]byte{delta.EncodeLayout(l, was.Elements)}}
@@ -305,7 +345,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 			return nil, err
 		}
 		if !shape.Packed && literals(is, l) > delta.MaxLiterals(int64(len(coded.Body))) {
-			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true, Window: delta.WindowFor(literals(is, l))})
+			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true, Window: delta.WindowFor(literals(is, l)), Watch: shape.Watch})
 		}
 		if len(l.Runs) > 0 && (coded.Toil || int64(len(l.Runs)) > maxRuns(int64(len(d.parts[0])), n)) {
 			// Regular beyond what a decoder goes through for so few bytes.
@@ -314,7 +354,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 		d.memory = int64(coded.Learned) * delta.PlaceMemory
 		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
-		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Window: int(shape.Window), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
+		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Window: int(shape.Window), Watch: int(shape.Watch), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {

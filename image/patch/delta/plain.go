@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"math/bits"
+
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/entropy"
 )
@@ -10,6 +12,7 @@ import (
 // for, until watch bytes in a row were the same; then the length of the silence
 // is told.
 type differences struct {
+	watch int64 // how many bytes are asked for after a difference
 	quiet int64 // same bytes since the last difference
 	gap   int64 // same bytes still to come before asking begins again; -1: not known yet
 	gaps  []uint64
@@ -33,12 +36,12 @@ type differences struct {
 }
 
 // watch is for how many bytes after a difference every byte is asked for.
-const watch = 32
+func (s Shape) watch() int64 { return 32 << (2 * s.Watch) }
 
 func newDifferences(s Shape, m *entropy.Memory) differences {
 	return differences{
-		quiet: watch, gap: -1,
-		asked:  m.BitMixer(s.asked(), min(s.Bits, 16), 3*(watch+1)),
+		watch: s.watch(), quiet: s.watch(), gap: -1,
+		asked:  m.BitMixer(s.asked(), min(s.Bits, 16), 3*(quietClasses+1)),
 		silent: m.Mixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
 		mixer:  m.Mixer(s.differences()),
 		used:   s.differences().Contexts, askUsed: s.asked(),
@@ -53,7 +56,7 @@ func (w *walker) plain(o, n int64) error {
 	}
 	d := &w.differences
 	for n > 0 {
-		if d.quiet >= watch {
+		if d.quiet >= d.watch {
 			if d.gap < 0 {
 				before := w.c.Spent()
 				w.silence()
@@ -87,6 +90,17 @@ func (w *walker) plain(o, n int64) error {
 	return nil
 }
 
+// quietClass puts the length of a silence into quietClasses classes.
+func quietClass(n int64) uint32 {
+	if n < 16 {
+		return uint32(n)
+	}
+	l := uint32(bits.Len64(uint64(n)))
+	return min(16+(l-5)*4+uint32(n>>(l-3))&3, quietClasses)
+}
+
+const quietClasses = 40
+
 // ask codes whether the byte at old offset o differs.
 func (w *walker) ask(o int64) bool {
 	d := &w.differences
@@ -99,7 +113,7 @@ func (w *walker) ask(o int64) bool {
 	if c1 == d.p1 {
 		like |= 2
 	}
-	quiet := uint32(d.quiet)
+	quiet := quietClass(d.quiet)
 	d.askCtx = [7]uint32{
 		quiet | min(d.far, 255)<<8 | like<<16 | 3<<24,
 		c1 | c2<<8 | 1<<24,
@@ -115,7 +129,7 @@ func (w *walker) ask(o int64) bool {
 	}
 	before := w.c.Spent()
 	w.work++
-	differs = d.asked.Code(w.c, d.askCtx[:d.askUsed], int(like&1+like>>1)*(watch+1)+int(quiet), differs)
+	differs = d.asked.Code(w.c, d.askCtx[:d.askUsed], int(like&1+like>>1)*(quietClasses+1)+int(quiet), differs)
 	w.costs.Gaps += w.c.Spent() - before
 	return differs != 0
 }
@@ -184,7 +198,7 @@ func (w *walker) measure(o, n int64) {
 	data, old := w.view[w.pos-w.base:][:n], w.old.Bytes(o, n)
 	w.pos += n
 	for len(data) > 0 {
-		if d.quiet < watch {
+		if d.quiet < d.watch {
 			d.quiet++
 			if data[0] != old[0] {
 				d.quiet = 0

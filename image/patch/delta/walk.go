@@ -23,6 +23,10 @@ type Shape struct {
 	Bits  uint // log2 of the slots per context, 12 to 22
 	Light bool // fewer contexts: decodes about three times as fast, for large patches
 
+	// Watch is how long every byte is asked for after a difference: 0 to 3, for
+	// 32 to 2048 bytes.
+	Watch uint
+
 	// Packed literals are not modelled but compressed by themselves: for much
 	// new content. Window is log2 of how far they look back, 12 to 24.
 	Packed bool
@@ -180,7 +184,7 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	}
 	d := &w.differences
 	d.gaps = append(d.gaps, uint64(max(d.gap, 0))+1)
-	d.gap, d.quiet = -1, watch
+	d.gap, d.quiet = -1, d.watch
 	w.c, w.measuring = entropy.NewEncoder(), false
 	if err := w.walk(s); err != nil {
 		return Coded{}, Costs{}, err

@@ -9,6 +9,7 @@ type BitMixer struct {
 	weights  []int32 // [selectors][rowLength], less bitWeight
 	none     []int32 // a second set that stays as it is
 	lanes    lanes
+	touched  uint32 // of no meaning
 }
 
 // bitWeight is a bit mixer's firstWeight.
@@ -33,14 +34,17 @@ func (m *Memory) BitMixer(contexts int, bits uint, selectors int) *BitMixer {
 // Code codes one decision under hashed contexts, with weight set a.
 func (m *BitMixer) Code(c *Coder, ctx []uint32, a, bit int) int {
 	ctx = ctx[:m.contexts]
-	l, n := &m.lanes, lanesOf(len(ctx))
+	l, n, touched := &m.lanes, lanesOf(len(ctx)), uint32(0)
 	for j, x := range ctx {
 		h := x * 0x85EBCA6B
 		h ^= h >> 15
 		h *= 0x2C1B3C6D
 		h ^= h >> 13
-		l.at[j&(maxContexts-1)] = uint32(j)<<m.bits + h>>(32-m.bits)
+		at := uint32(j)<<m.bits + h>>(32-m.bits)
+		l.at[j&(maxContexts-1)] = at
+		touched ^= m.slots[at] // brings it near, all of them at once
 	}
+	m.touched = touched
 	w := m.weights[a*(2*n+1):][:2*n+1]
 	dot, _ := opinions(l, m.slots, 0, w, m.none, n, bitWeight)
 	dot += int64(w[2*n]+bitWeight) * 256

@@ -23,6 +23,7 @@ type Mixer struct {
 	weights []int32  // 16.16, [Selectors*256][rowLength], less firstWeight
 	second  []int32  // 16.16, [Selectors2][rowLength], less firstWeight
 	lanes   lanes
+	touched uint32 // of no meaning
 	apm     []uint16 // [Selectors2*256][33], each xored with firstCorrection
 }
 
@@ -73,14 +74,16 @@ func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
 	second := m.second[b*row:][:row]
 	slots, bits := m.slots, m.shape.Bits
 	mask := (uint32(1)<<bits - 1) &^ 15
-	c0 := uint32(1)
+	c0, touched := uint32(1), uint32(0)
 	for half := 0; half < 2; half++ {
 		for j, x := range ctx {
 			h := (x + c0*0x9E3779B1) * 0x85EBCA6B
 			h ^= h >> 15
 			h *= 0x2C1B3C6D
 			h ^= h >> 13
-			l.at[j&(maxContexts-1)] = uint32(j)<<bits + h&mask
+			at := uint32(j)<<bits + h&mask
+			l.at[j&(maxContexts-1)] = at
+			touched ^= slots[at] // brings it near, all of them at once
 		}
 		nib := uint32(1)
 		for i := 3; i >= 0; i-- {
@@ -118,6 +121,7 @@ func (m *Mixer) Code(c *Coder, ctx []uint32, a, b int, v byte) byte {
 			c0 = c0<<1 | uint32(bit)
 		}
 	}
+	m.touched = touched
 	return byte(c0)
 }
 
