@@ -23,7 +23,7 @@ type Mixer struct {
 	weights []int32  // 16.16, [Selectors*256][rowLength], less firstWeight
 	second  []int32  // 16.16, [Selectors2][rowLength], less firstWeight
 	lanes   lanes
-	touched uint32 // of no meaning
+	touched uint32   // of no meaning
 	apm     []uint16 // [Selectors2*256][33], each xored with firstCorrection
 }
 
