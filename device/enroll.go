@@ -115,7 +115,7 @@ func (d *Device) Enroll(ctx context.Context, o EnrollOptions, actor Actor, repor
 	if err := d.makeIdentity(o.Identity, report); err != nil {
 		return fail(err)
 	}
-	id, der, err := d.announce(ctx, server, o.Token, b)
+	id, der, err := d.announce(ctx, server, o.Token, b, report)
 	if err != nil {
 		return fail(err)
 	}
@@ -177,9 +177,9 @@ func (d *Device) makeIdentity(place string, report Report) error {
 	return d.firstNonces()
 }
 
-// announce tells the server who this device is. The answer's ticket is checked
-// before anything is kept.
-func (d *Device) announce(ctx context.Context, server, token string, b release.Baseline) (identity.ID, []byte, error) {
+// announce tells the server who this device is. The answer's ticket is checked,
+// and looked up in the public log, before anything is kept.
+func (d *Device) announce(ctx context.Context, server, token string, b release.Baseline, report Report) (identity.ID, []byte, error) {
 	var none identity.ID
 	key, err := d.key()
 	if err != nil {
@@ -212,8 +212,11 @@ func (d *Device) announce(ctx context.Context, server, token string, b release.B
 	if err != nil {
 		return none, nil, err
 	}
-	_, err = d.verifyTicket(der, b, ticket.Expect{OfBaseline: true, Cryptexes: claims(b.Cryptexes)})
-	return id, der, err
+	t, err := d.verifyTicket(der, b, ticket.Expect{OfBaseline: true, Cryptexes: claims(b.Cryptexes)})
+	if err != nil {
+		return none, nil, err
+	}
+	return id, der, d.checkLog(ctx, server, t.Claims, report)
 }
 
 // adoptBaseline writes the baseline's set and makes it current and, last, base.

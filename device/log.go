@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/upstream"
+	"github.com/sealant-os/sealant/internal/amount"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/setlog"
 	"github.com/sealant-os/sealant/trust/ticket"
@@ -83,7 +84,7 @@ func (d *Device) logSeen(v note.Verifier) (logSeen, tlog.Tree, error) {
 // that the log still has all that it had when this device last looked. So a
 // signing key in wrong hands can't serve this device alone in secret. It does
 // nothing where the operating system pins no log.
-func (d *Device) checkLog(ctx context.Context, c ticket.Claims, report Report) error {
+func (d *Device) checkLog(ctx context.Context, server string, c ticket.Claims, report Report) error {
 	v, err := d.logKey()
 	if v == nil || err != nil {
 		return err
@@ -92,7 +93,7 @@ func (d *Device) checkLog(ctx context.Context, c ticket.Claims, report Report) e
 	if err != nil {
 		return err
 	}
-	client := setlog.Client{Verifier: v, Fetch: func(path string, limit int64) ([]byte, error) { return d.fetchLog(ctx, path, limit) }}
+	client := setlog.Client{Verifier: v, Fetch: func(path string, limit int64) ([]byte, error) { return d.fetchLog(ctx, server, path, limit) }}
 	proof, err := client.Prove(setlog.Text(c), before)
 	if errors.Is(err, setlog.ErrFork) {
 		seen.Fork = string(proof.Head)
@@ -134,9 +135,9 @@ func logFault(err error) error {
 	return err // temporary: fetchLog has said why
 }
 
-// fetchLog reads a file of the log from the server.
-func (d *Device) fetchLog(ctx context.Context, path string, limit int64) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.server()+"/log/"+path, nil)
+// fetchLog reads a file of the log from a server.
+func (d *Device) fetchLog(ctx context.Context, server, path string, limit int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/log/"+path, nil)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "cannot read the public log: %w", err)
 	}
@@ -188,7 +189,7 @@ func (d *Device) verifyLog(v *Verified) {
 	case seen.Head == "":
 		v.warn("log", "never", "nothing was installed since the log of %s is pinned", key.Name())
 	default:
-		v.add("log", nil, "%s, %d sets · proven %s ago", key.Name(), tree.N, span(d.Now().Sub(seen.Time)))
+		v.add("log", nil, "%s, %d sets · proven %s ago", key.Name(), tree.N, amount.Span(d.Now().Sub(seen.Time)))
 	}
 }
 

@@ -306,7 +306,7 @@ func (d *Device) authorise(ctx context.Context, rel string, cat *catalog.Client,
 	if err != nil {
 		return "", err
 	}
-	if err := d.checkLog(ctx, t.Claims, report); err != nil {
+	if err := d.checkLog(ctx, d.server(), t.Claims, report); err != nil {
 		return "", err
 	}
 	set := setOf(st.baseline, rel, m.Level, images, der)

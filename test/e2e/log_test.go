@@ -140,10 +140,11 @@ func TestThiefOutsideTheLog(t *testing.T) {
 	v := newVendor(t)
 	m, unpinned := v.enrolled(""), v.enrolled("")
 	v.release(1, 100)
-	if s := m.symptom(); s.Level != "ok" || !strings.Contains(s.Text, "none was installed yet") {
+	// The baseline's set was looked up when the device enrolled.
+	if s := m.symptom(); s.Level != "ok" || !strings.Contains(s.Text, "1 sets when last proven") {
 		t.Errorf("doctor at first: %+v", s)
 	}
-	if f := m.finding(); f.Level != "warn" {
+	if f := m.finding(); f.Level != "ok" {
 		t.Errorf("verify at first: %+v", f)
 	}
 	before := m.snapshot()
@@ -190,6 +191,24 @@ func TestThiefOutsideTheLog(t *testing.T) {
 	}
 	if s := m.symptom(); s.Level != "ok" || !strings.Contains(s.Text, "2 sets") {
 		t.Errorf("doctor at the end: %+v", s)
+	}
+}
+
+// TestEnrolOutsideTheLog: nobody becomes a device of a server whose log does not
+// have the baseline that it authorised.
+func TestEnrolOutsideTheLog(t *testing.T) {
+	v := newVendor(t)
+	m := v.machine("")
+	token := v.node.Token(1)
+	v.hostile(refuse("/log/", 404, ""))
+	_, err := m.open().Enroll(t.Context(), device.EnrollOptions{Token: token}, user, nil)
+	wantRefusal(t, err, fault.Refused, "does not have this set")
+	if _, err := m.open().Store.Enrolment(); err == nil {
+		t.Error("enrolled nevertheless")
+	}
+	v.hostile(nil)
+	if _, err := m.open().Enroll(t.Context(), device.EnrollOptions{Token: token}, user, nil); err != nil {
+		t.Errorf("a moment later: %v", err)
 	}
 }
 
@@ -277,8 +296,12 @@ func TestForkedLog(t *testing.T) {
 		}
 	}
 
-	// A device that saw nothing can't know; it remembers what it is shown.
+	// A device that saw no more than the baseline's record can't know what comes
+	// after it; it remembers what it is shown.
 	v.hostile(from(v.otherLog(2, 0), "/log/"))
+	_, err = other.install("")
+	wantRefusal(t, err, fault.Stale, "different histories")
+	v.hostile(from(v.otherLog(0, 2), "/log/"))
 	if r, err := other.install(""); err != nil || r.State != device.StateStaged {
 		t.Errorf("%+v, %v", r, err)
 	}
