@@ -219,6 +219,8 @@ func (d *Device) examineExecution(g *Diagnosis) {
 		g.add("X1", "warn", "run sealant doctor as root", "only root can see whether trust caches are enforced")
 	case err != nil:
 		g.add("X1", "bad", "sealant enforce load", "%v", err)
+	case d.Store.Root() != "/":
+		g.add("X1", "warn", "", "trust caches are not enforced: %s", e.Text)
 	case e.Policy == enforce.Off.String() && e.Mode == e.Policy:
 		g.add("X1", "warn", "trust.execution = \"enforce\"", "policy lets anything execute from a cryptex")
 	case e.Mode == enforce.Off.String():

@@ -151,7 +151,12 @@ func load(ctx context.Context, dir string) (*Guard, error) {
 	g = &Guard{dir: dir}
 	if err := g.renew(); err != nil {
 		g.Close()
-		if errors.Is(err, ebpf.ErrNotSupported) || layout.Missing(err) {
+		if !attached(dir) {
+			// Nothing is in force: leave nothing.
+			err = errors.Join(err, unload(dir))
+		}
+		var lacks *fault.Unsupported
+		if !errors.As(err, &lacks) && (errors.Is(err, ebpf.ErrNotSupported) || layout.Missing(err)) {
 			return nil, lacking(err)
 		}
 		return nil, fmt.Errorf("cannot enforce trust caches: %w", err)

@@ -194,17 +194,17 @@ func (m *maps) attachOne(dir string, h hook, at fields) error {
 		return err
 	}
 	defer program.Close()
-	attached, err := link.AttachLSM(link.LSMOptions{Program: program})
+	l, err := link.AttachLSM(link.LSMOptions{Program: program})
 	if err != nil {
 		return err
 	}
-	defer attached.Close()
+	defer l.Close()
 	path := filepath.Join(dir, linkPrefix+h.name)
 	next := filepath.Join(dir, "new_"+h.name) // no dots in this file system
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := attached.Pin(next); err != nil {
+	if err := l.Pin(next); err != nil {
 		return err
 	}
 	return os.Rename(next, path)
@@ -225,6 +225,8 @@ func (m *maps) load(h hook, at fields, names bool) (*ebpf.Program, error) {
 	if errors.As(err, &refused) {
 		text := strings.Join(refused.Log[max(0, len(refused.Log)-20):], "\n")
 		err = fmt.Errorf("%w\nthe kernel's verifier says:\n%s", err, text[max(0, len(text)-logSize):])
+	} else if errors.Is(err, os.ErrPermission) {
+		err = lacking(errors.New("loading such a program is not permitted here, in a container perhaps"))
 	}
 	return program, err
 }
@@ -237,6 +239,12 @@ func whole(dir string) bool {
 		}
 	}
 	return true
+}
+
+// attached reports whether any link is pinned.
+func attached(dir string) bool {
+	found, _ := filepath.Glob(filepath.Join(dir, linkPrefix+"*"))
+	return len(found) > 0
 }
 
 // firstKernel is the first that has all that the programs use.
