@@ -75,8 +75,12 @@ func relaunch(cmd *cobra.Command, id string, f relaunchFlags) error {
 		return err
 	}
 	_, unknown := launch.FindApp(apps, id)
-	if app, err := device.ServiceOf(apps, id); err == nil && (unknown == nil || strings.Contains(id, ".") || units.Present(st)) {
-		return relaunchService(cmd, app, f)
+	service, err := device.ServiceOf(apps, id)
+	switch {
+	case err == nil && (unknown == nil || strings.Contains(id, ".") || units.Present(st)):
+		return relaunchService(cmd, service, f)
+	case unknown != nil && strings.Contains(id, "."):
+		return err
 	}
 	plan, err := running.NewPlan(st, apps, id)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Outcome is what became of one service.
@@ -33,9 +35,12 @@ const (
 // shorter limits for each service.
 const patience = 10 * time.Minute
 
-// settling is how long a service is watched after systemd says that it has
-// started: a simple one counts as started before its program has run at all.
-const settling = time.Second
+// settling is how long a service is watched after its program has begun: a
+// simple one counts as started before that has run at all.
+const settling = 2 * time.Second
+
+// steps is how often a service is looked at in that time.
+const steps = 16
 
 // Relaunch restarts one service, or all instances of a template, on what is
 // staged now. Services that don't run stay so. Nothing else is touched.
@@ -161,6 +166,11 @@ func (m *manager) restart(ctx context.Context, before unit) error {
 func (m *manager) settle(ctx context.Context, before unit) error {
 	started := ""
 	for end := time.Now().Add(settling); ; {
+		select {
+		case <-time.After(settling / steps):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		u, err := m.look(ctx, before.name)
 		if err != nil {
 			return err
@@ -171,15 +181,24 @@ func (m *manager) settle(ctx context.Context, before unit) error {
 		switch {
 		case u.active == "failed", strings.HasPrefix(u.sub, "auto-restart"), u.invocation != started:
 			return fmt.Errorf("it ended at once (%s)", u.why())
-		case time.Now().After(end):
-			return nil
-		}
-		select {
-		case <-time.After(settling / 8):
-		case <-ctx.Done():
-			return ctx.Err()
+		case !u.begun():
+			end = time.Now().Add(settling)
+		case u.kind != "simple" && u.kind != "exec" && u.kind != "idle", time.Now().After(end):
+			return nil // others say themselves when they are up
 		}
 	}
+}
+
+// begun says whether a service's main process is its program already, and not
+// systemd's own that becomes it.
+func (u unit) begun() bool {
+	p, err := linux.OpenProcess(int(u.pid))
+	if u.pid == 0 || err != nil {
+		return true // it has none, or none any more
+	}
+	defer p.Close()
+	exe, err := p.Executable()
+	return err != nil || !strings.HasPrefix(filepath.Base(exe), "systemd-executor") && exe != "/usr/lib/systemd/systemd"
 }
 
 // why says how a service failed.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -49,7 +50,34 @@ func connect(ctx context.Context, st *store.Store) (*manager, error) {
 	}
 	m := &manager{conn, conn.Object(busName, managerPath), make(chan *dbus.Signal, 256)}
 	conn.Signal(m.signals)
+	if err := m.hello(ctx); err != nil {
+		m.close()
+		return nil, err
+	}
 	return m, nil
+}
+
+// helloTries is how often systemd is spoken to before it counts as deaf.
+const helloTries = 10
+
+// hello makes sure that systemd listens. What arrives together with the last line
+// of the authentication it may leave unread until more arrives (seen with 257).
+func (m *manager) hello(ctx context.Context) error {
+	answers := make(chan *dbus.Call, helloTries)
+	for i := range helloTries {
+		m.object.GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case a := <-answers:
+			if a.Err != nil {
+				return fmt.Errorf("cannot reach systemd: %w", a.Err)
+			}
+			return nil
+		case <-time.After(10 * time.Millisecond << i):
+		case <-ctx.Done():
+			return fmt.Errorf("cannot reach systemd: %w", ctx.Err())
+		}
+	}
+	return errors.New("cannot reach systemd: it does not answer")
 }
 
 func (m *manager) close() { m.conn.Close() }
@@ -72,6 +100,7 @@ type unit struct {
 	invocation              string // hex; another one at each start
 	refuses                 bool   // may not be stopped by hand
 	triggers                []string
+	kind                    string // Type=: simple, notify, …
 	result                  string // of the service: success, exit-code, …
 	status                  int32  // how its main process ended
 	restarts                uint32
@@ -104,6 +133,7 @@ func (m *manager) look(ctx context.Context, name string) (unit, error) {
 	if err := object.CallWithContext(ctx, propertiesGet, 0, serviceFace).Store(&p); err != nil {
 		return fail(err)
 	}
+	take(p, "Type", &u.kind)
 	take(p, "Result", &u.result)
 	take(p, "ExecMainStatus", &u.status)
 	take(p, "NRestarts", &u.restarts)

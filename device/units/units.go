@@ -48,6 +48,9 @@ const DropIn = "60-sealant.conf"
 // it failed to start with the set that the line names.
 const heldMark = "# sealant-held: "
 
+// strictLine has a service of a strict app execute nothing but sealed content.
+const strictLine = "ExecStartPre=+/usr/bin/sealant enforce strict\n"
+
 // maxDropIn bounds a drop-in that is read back, in bytes.
 const maxDropIn = 64 << 10
 
@@ -116,8 +119,11 @@ func wanted(st *store.Store, apps []policy.App, also string) (map[string]string,
 		if a.Unit != "" {
 			want[a.Unit] = text
 		}
+		if a.Unit != "" && a.Strict {
+			want[a.Unit] = text + strictLine
+		}
 	}
-	if also != "" {
+	if also != "" && want[also] == "" {
 		want[also] = text
 	}
 	// Services that were named on a command line stay with the others, and a
@@ -131,7 +137,7 @@ func wanted(st *store.Store, apps []policy.App, also string) (map[string]string,
 		case unit == also:
 		case strings.Contains(old, heldMark+staged+"\n"):
 			want[unit] = old
-		default:
+		case want[unit] == "":
 			want[unit] = text
 		}
 	}
