@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"trust":          {"internal"},
 	"image":          {"internal"},
 	"internal":       {"internal/linux", "internal/layout"},
-	"internal/cli":   {"internal/fault"},
+	"internal/cli":   {"internal/fault", "internal/amount"},
 	"internal/linux": {},
 	"test":           {"cmd", "publish", "server", "device", "release", "trust", "image", "internal", "spec"},
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/amount"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/identity"
 )
@@ -133,9 +134,9 @@ func (d *Device) examineFeed(g *Diagnosis) {
 	case cat.Checked().IsZero():
 		g.add("F2", "warn", "sealant check", "the vendor's catalog was never asked")
 	case cat.Clock().Sub(cat.Checked()) > d.Config.Policy.TrustFreshnessMax:
-		g.add("F2", "bad", "sealant check", "the vendor was last heard %s ago; somebody may be hiding updates", span(cat.Clock().Sub(cat.Checked())))
+		g.add("F2", "bad", "sealant check", "the vendor was last heard %s ago; somebody may be hiding updates", amount.Span(cat.Clock().Sub(cat.Checked())))
 	default:
-		g.add("F2", "ok", "", "the vendor was last heard %s ago (catalog v%d)", span(cat.Clock().Sub(cat.Checked())), cat.Version())
+		g.add("F2", "ok", "", "the vendor was last heard %s ago (catalog v%d)", amount.Span(cat.Clock().Sub(cat.Checked())), cat.Version())
 	}
 }
 
@@ -152,10 +153,10 @@ func (d *Device) examineSpace(g *Diagnosis) {
 		}
 	}
 	if free < need {
-		g.add("S1", "warn", "free some room there", "%s has %s free; a large improvement may need up to %s", where, Size(free), Size(need))
+		g.add("S1", "warn", "free some room there", "%s has %s free; a large improvement may need up to %s", where, amount.Bytes(free), amount.Bytes(need))
 		return
 	}
-	g.add("S1", "ok", "", "%s has %s free; removal needs nothing of it", where, Size(free))
+	g.add("S1", "ok", "", "%s has %s free; removal needs nothing of it", where, amount.Bytes(free))
 }
 
 func (d *Device) examineBoot(g *Diagnosis) {

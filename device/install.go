@@ -11,6 +11,7 @@ import (
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/upstream"
+	"github.com/sealant-os/sealant/internal/amount"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -266,7 +267,7 @@ func headline(o *offer) string {
 	if r.Exploited > 0 {
 		parts[1] += fmt.Sprintf(", %d exploited", r.Exploited)
 	}
-	return strings.Join(append(parts, fmt.Sprintf("%s patch, %s images", Size(r.Download), Size(r.Images))), " · ")
+	return strings.Join(append(parts, fmt.Sprintf("%s patch, %s images", amount.Bytes(r.Download), amount.Bytes(r.Images))), " · ")
 }
 
 // eligibility sums up the open gates that depend on this machine.
@@ -287,7 +288,7 @@ func (d *Device) catalogText(cat *catalog.Client) string {
 	if s, err := cat.Signed("targets"); err == nil {
 		text += ", " + signedText(s.Valid, s.Keys) + " signatures"
 	}
-	return text + ", expires in " + span(cat.Expires().Sub(cat.Clock()))
+	return text + ", expires in " + amount.Span(cat.Expires().Sub(cat.Clock()))
 }
 
 func reasonOf(a Actor) string {

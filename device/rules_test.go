@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -72,19 +71,6 @@ func TestUrgent(t *testing.T) {
 	}
 	if urgent(at(1), manifest(2)) {
 		t.Error("with (a) the attacked flaw is closed already")
-	}
-}
-
-func TestWords(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 4_100_000: "4.1 MB", 212_000_000: "212 MB", 1_500_000_000: "1.5 GB"} {
-		if got := Size(n); got != want {
-			t.Errorf("Size(%d) = %q, want %q", n, got, want)
-		}
-	}
-	for d, want := range map[time.Duration]string{-1: "0 s", 4 * time.Minute: "4 min", 47 * time.Hour: "47 h", 6*24*time.Hour + time.Hour: "6 d"} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %q, want %q", d, got, want)
-		}
 	}
 }
 

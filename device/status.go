@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
+	"github.com/sealant-os/sealant/internal/amount"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/trust/identity"
 )
@@ -307,7 +308,7 @@ func (d *Device) ticketText(st state, set store.Set) string {
 }
 
 // AgeText is how old the feed is, for people.
-func AgeText(seconds int64) string { return span(time.Duration(seconds) * time.Second) }
+func AgeText(seconds int64) string { return amount.Span(time.Duration(seconds) * time.Second) }
 
 // VersionText is an OS version as people say it.
 func VersionText(v string) string { return release.DisplayVersion(v) }

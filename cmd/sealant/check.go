@@ -102,5 +102,5 @@ func summary(c device.Checked) string {
 	if c.Title != "" {
 		parts = append(parts, c.Title)
 	}
-	return strings.Join(append(parts, device.Size(c.Download)+" to download"), " · ")
+	return strings.Join(append(parts, cli.Bytes(c.Download)+" to download"), " · ")
 }

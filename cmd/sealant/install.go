@@ -69,7 +69,7 @@ func printInstalled(cmd *cobra.Command, r device.Installed, dry bool) error {
 	}
 	switch {
 	case dry:
-		printf(s, "Would install %s (%s): %s to download. Nothing was changed.\n", r.Name, r.Release, device.Size(r.Download))
+		printf(s, "Would install %s (%s): %s to download. Nothing was changed.\n", r.Name, r.Release, cli.Bytes(r.Download))
 		return nil
 	case len(r.Repaired) > 0:
 		printf(s, "%s (%s) is installed; repaired: %s.\n", r.Name, r.Release, strings.Join(r.Repaired, ", "))

@@ -58,7 +58,7 @@ func printShown(s *cli.Screen, r device.Shown, files bool) {
 	}
 	for _, c := range m.Cryptexes {
 		printf(s, "%s  %s %s %s  patch %s, antipatch %s, image %s\n", c.Name, s.Short(c.From.Seal.Root.String()), s.Arrow(),
-			s.Short(c.To.Seal.Root.String()), device.Size(c.Patch.Size), device.Size(c.Antipatch.Size), device.Size(c.To.Size))
+			s.Short(c.To.Seal.Root.String()), cli.Bytes(c.Patch.Size), cli.Bytes(c.Antipatch.Size), cli.Bytes(c.To.Size))
 		if files {
 			printFiles(s, c)
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/internal/amount"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 )
@@ -222,7 +223,7 @@ func metered(f Facts) Result {
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered", "the network is metered")
 	case f.Policy.InstallMetered == "small" && f.Download > policy.Small:
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered",
-			"the network is metered and the download is %s (limit %s)", size(f.Download), size(policy.Small))
+			"the network is metered and the download is %s (limit %s)", amount.Bytes(f.Download), amount.Bytes(policy.Small))
 	}
 	return open("metered, download allowed")
 }
@@ -230,17 +231,9 @@ func metered(f Facts) Result {
 func space(f Facts) Result {
 	if f.Free < f.Need {
 		return closed(fault.Failed, "no-space", "free some room on that file system",
-			"the file system of %s has %s free, this takes %s", f.Where, size(f.Free), size(f.Need))
+			"the file system of %s has %s free, this takes %s", f.Where, amount.Bytes(f.Free), amount.Bytes(f.Need))
 	}
-	return open("%s free in %s (needs %s)", size(f.Free), f.Where, size(f.Need))
-}
-
-// size writes a number of bytes for people.
-func size(n int64) string {
-	if n >= 1e9 {
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	return open("%s free in %s (needs %s)", amount.Bytes(f.Free), f.Where, amount.Bytes(f.Need))
 }
 
 // kinds are the kinds of closed gates by their code, for answers that came

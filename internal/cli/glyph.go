@@ -1,6 +1,10 @@
 package cli
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sealant-os/sealant/internal/amount"
+)
 
 // The glyphs: each has a word beside it wherever it is printed, an ASCII form
 // for other locales, and a colour that only repeats it.
@@ -75,20 +79,5 @@ func (s *Screen) Short(hex string) string {
 	return hex[:4] + s.Ellipsis() + hex[len(hex)-4:]
 }
 
-// Bytes is a size for people, in powers of 1000: "29 025 bytes" below 100 kB,
-// then kB, MB, GB with one decimal.
-func Bytes(n int64) string {
-	switch {
-	case n < 0:
-		return fmt.Sprintf("%d bytes", n)
-	case n < 1000:
-		return fmt.Sprintf("%d bytes", n)
-	case n < 100_000:
-		return fmt.Sprintf("%d %03d bytes", n/1000, n%1000)
-	case n < 1_000_000:
-		return fmt.Sprintf("%d kB", n/1000)
-	case n < 1_000_000_000:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-}
+// Bytes is a size for people: "29 025 bytes", "4.1 MB".
+func Bytes(n int64) string { return amount.Bytes(n) }
