@@ -11,11 +11,12 @@ func (c *collector) golang() {
 	if s == nil || text == nil || ro == nil {
 		return
 	}
-	d := c.bytes(s)
-	size := int64(len(d))
-	if size < 72 || size > 1<<31 {
+	if s.kind == typeNobits || s.off+s.size > c.Size || s.size < 72 || s.size > 1<<31 {
 		return
 	}
+	module := c.goModule(s)
+	d := c.bytes(s)
+	size := int64(len(d))
 	if m := le.Uint32(d); m != 0xfffffff1 && m != 0xfffffff0 || d[7] != 8 {
 		return
 	}
@@ -36,7 +37,14 @@ func (c *collector) golang() {
 	}
 	start := c.Loads.At(s.off)
 	first := int64(len(c.Bases))
-	for i, p := range []Place{code, start + funcs, start + names, start + values, start + units, c.Loads.At(ro.off), start + files} {
+	data, types := c.Loads.At(ro.off), c.Loads.At(ro.off)
+	if p, ok := c.Place(module.funcs); ok && module.funcs != 0 {
+		data = p
+	}
+	if p, ok := c.Place(module.types); ok && module.types != 0 {
+		types = p
+	}
+	for i, p := range []Place{code, start + funcs, start + names, start + values, start + units, data, start + files, types} {
 		c.Bases = append(c.Bases, p)
 		c.Names = append(c.Names, "go "+string(rune('0'+i)))
 	}
@@ -48,7 +56,10 @@ func (c *collector) golang() {
 		byUnits
 		byData
 		byFiles
+		byTypes
 	)
+	const inlined = 3 // the funcdata that is a tree of inlined calls
+	var starts, trees []int64
 	add := func(off int64, class Class, base int64) { c.add(s.off+off, class, first+base) }
 	for i := range count {
 		o := funcs + i*8
@@ -76,12 +87,15 @@ func (c *collector) golang() {
 			}
 			q += 4
 		}
-		for range d[f+43] {
+		for k := range d[f+43] {
 			if q+4 > size {
 				break
 			}
-			if le.Uint32(d[q:]) != 0xffffffff {
+			if v := le.Uint32(d[q:]); v != 0xffffffff {
 				add(q, GoFuncData, byData)
+				if starts = append(starts, int64(v)); k == inlined {
+					trees = append(trees, int64(v))
+				}
 			}
 			q += 4
 		}
@@ -91,5 +105,11 @@ func (c *collector) golang() {
 		if le.Uint32(d[o:]) != 0xffffffff {
 			add(o, GoFile, byFiles)
 		}
+	}
+	if module.funcs != 0 {
+		c.goTrees(module.funcs, starts, trees, units-names, first+byNames)
+	}
+	if module.types != 0 {
+		c.goTypes(module, first+byTypes, first+byCode)
 	}
 }

@@ -67,6 +67,8 @@ const (
 	SectionOff
 	SectionSize
 	StubIndex // procedure linkage table: number of the relocation
+	GoType    // offsets of Go's types, and of names
+	GoMethod  // offsets of methods
 	classes
 )
 
@@ -78,7 +80,7 @@ var classNames = [classes]string{
 	HashBucket: "hash bucket", HashEntry: "hash entry", DebugLink: "debug link", LowBits: "low bits", GoEntry: "go entry",
 	GoFunc: "go func", GoFuncEntry: "go func entry", GoName: "go name", GoTable: "go table", GoUnit: "go unit", GoValue: "go value",
 	GoFuncData: "go funcdata", GoFile: "go file", SectionAddr: "section address", SectionOff: "section offset",
-	SectionSize: "section size", StubIndex: "stub index",
+	SectionSize: "section size", StubIndex: "stub index", GoType: "go type", GoMethod: "go method",
 }
 
 // String names the class.
@@ -100,7 +102,7 @@ var shapes = [classes]struct {
 	RelocSymbol: {Scaled, 4}, HashBucket: {Scaled, 4}, HashEntry: {Scaled, 4}, DebugLink: {HexID, 38}, LowBits: {PageOffset, 4},
 	GoEntry: {Scaled, 4}, GoFunc: {Scaled, 4}, GoFuncEntry: {Scaled, 4}, GoName: {Scaled, 4}, GoTable: {Scaled, 4},
 	GoUnit: {Scaled, 4}, GoValue: {Scaled, 4}, GoFuncData: {Scaled, 4}, GoFile: {Scaled, 4},
-	SectionAddr: {Absolute, 8}, SectionOff: {File, 8}, SectionSize: {Length, 8}, StubIndex: {Scaled, 4},
+	SectionAddr: {Absolute, 8}, SectionOff: {File, 8}, SectionSize: {Length, 8}, StubIndex: {Scaled, 4}, GoType: {Scaled, 4}, GoMethod: {Scaled, 4},
 }
 
 // scales are the divisors of Scaled classes where they are not 1.
