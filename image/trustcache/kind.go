@@ -17,8 +17,10 @@ const (
 // is the file's permission bits; any executable bit counts. The answer depends
 // on nothing but perm and the file's bytes, and is part of the format: an ELF
 // file of type DYN is a program if its dynamic section says so (DF_1_PIE), or
-// if it names an interpreter and has no soname; else it is a library. The only
-// errors are r's.
+// if it names an interpreter and has no soname; else it is a library. Such a file
+// needs no executable bit to be listed, unless DF_1_PIE says that it is a program
+// and nothing else: then only the dynamic linker, told to run it, would get around
+// the missing bit. The only errors are r's.
 func KindOf(perm uint32, r io.ReaderAt, size int64) (Kind, bool, error) {
 	mayRun := perm&0o111 != 0
 	head := make([]byte, min(64, size))
@@ -28,8 +30,11 @@ func KindOf(perm uint32, r io.ReaderAt, size int64) (Kind, bool, error) {
 	e, isELF := elfHeader(head)
 	switch {
 	case isELF && e.typ == etDyn:
-		kind, err := e.dynKind(r, size)
-		return kind, err == nil, err
+		kind, pie, err := e.dynKind(r, size)
+		if err != nil || pie && !mayRun {
+			return 0, false, err
+		}
+		return kind, true, nil
 	case !mayRun:
 		return 0, false, nil
 	case isELF:
@@ -91,16 +96,16 @@ func (e elf) word(b []byte) uint64 {
 }
 
 // dynKind tells programs from libraries among files of type DYN.
-func (e elf) dynKind(r io.ReaderAt, size int64) (Kind, error) {
+func (e elf) dynKind(r io.ReaderAt, size int64) (kind Kind, pie bool, err error) {
 	entry, offsetAt, sizeAt := 32, 4, 16
 	if e.wide {
 		entry, offsetAt, sizeAt = 56, 8, 32
 	}
 	headers, err := within(r, size, e.phoff, uint64(min(e.phnum, maxSegments)*entry))
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	var interp, found, soname, pie bool
+	var interp, found, soname bool
 	for ; len(headers) >= entry; headers = headers[entry:] {
 		switch e.order.Uint32(headers) {
 		case ptInterp:
@@ -112,15 +117,15 @@ func (e elf) dynKind(r io.ReaderAt, size int64) (Kind, error) {
 			found = true
 			dyn, err := within(r, size, e.word(headers[offsetAt:]), min(e.word(headers[sizeAt:]), maxDynamic))
 			if err != nil {
-				return 0, err
+				return 0, false, err
 			}
 			soname, pie = e.dynamic(dyn)
 		}
 	}
 	if pie || interp && !soname {
-		return Executable, nil
+		return Executable, pie, nil
 	}
-	return Library, nil
+	return Library, false, nil
 }
 
 // dynamic looks for the soname and DF_1_PIE in a dynamic section.

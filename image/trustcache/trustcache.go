@@ -7,8 +7,8 @@
 // from the image, and checks the list against the files before it trusts it.
 //
 // What is listed: every path of a regular file that has an executable bit, or
-// is an ELF shared object (a library needs no executable bit to run code). A
-// file with several hard links is listed under each path.
+// is an ELF shared object (a library needs no executable bit to run code; a
+// program does). A file with several hard links is listed under each path.
 //
 // Bytes, all numbers little-endian:
 //

@@ -173,7 +173,7 @@ func TestKindOfRealFiles(t *testing.T) {
 		kind trustcache.Kind
 	}{
 		{"/bin/true", 0o755, trustcache.Executable},
-		{"/bin/true", 0o644, trustcache.Executable}, // the dynamic linker runs it all the same
+		{"/bin/true", 0o644, 0}, // the dynamic linker must not run it either
 		{"/proc/self/exe", 0o755, trustcache.Executable},
 		{"/proc/self/exe", 0o644, 0},                     // Go's static program is of type EXEC
 		{"/sbin/ldconfig", 0o755, trustcache.Executable}, // static

@@ -165,6 +165,7 @@ func writeFiles(t *testing.T, put func(vectors.Vector)) {
 	file("elf-interp", "type DYN with an interpreter", 0o644, elf(3, 3))
 	file("elf-soname", "type DYN with an interpreter and a soname, as the C library", 0o755, elf(3, 3, 14))
 	file("elf-pie", "type DYN with DF_1_PIE, as a static program", 0o755, elf(3, 0x6ffffffb))
+	file("elf-pie-plain", "type DYN with DF_1_PIE without an executable bit", 0o644, elf(3, 0x6ffffffb))
 	file("elf-short", "cut within the ELF header", 0o755, elf(3)[:63])
 }
 
