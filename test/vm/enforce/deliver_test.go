@@ -43,6 +43,7 @@ func deliver(t *testing.T, root string) {
 	for name, data := range map[string][]byte{"listed": program, "unlisted": append(program[:len(program):len(program)], 'x'), "listed.so": library, "unlisted.so": library} {
 		must(t, os.WriteFile(filepath.Join(tree, name), data, 0o755))
 	}
+	must(t, os.WriteFile(filepath.Join(tree, "data.bin"), program, 0o644))
 	for _, dir := range []string{"usr/lib/sealant/base", "usr/lib/cryptexes/web", "var/lib"} {
 		must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}

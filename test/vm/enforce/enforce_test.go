@@ -73,6 +73,7 @@ func TestDevice(t *testing.T) {
 		try listed $W/listed
 		try unlisted $W/unlisted
 		try ld.so /lib64/ld-linux-x86-64.so.2 $W/unlisted
+		try data /lib64/ld-linux-x86-64.so.2 $W/data.bin
 		try preload sh -c "LD_PRELOAD=$W/unlisted.so /usr/bin/true 2>&1 | grep -q 'cannot be preloaded'"
 		try listed-preload sh -c "! LD_PRELOAD=$W/listed.so /usr/bin/true 2>&1 | grep 'cannot be preloaded'"
 		try again sealant enforce load
@@ -122,7 +123,7 @@ func TestDevice(t *testing.T) {
 	t.Logf("took %s\n%s", r.Took, r.Out)
 	for _, c := range []struct{ name, want string }{
 		{"boot", "ok"}, {"before", "ok"}, {"load", "ok"}, {"listed", "ok"},
-		{"unlisted", "126"}, {"ld.so", "127"}, {"preload", "ok"}, {"listed-preload", "ok"}, {"again", "ok"},
+		{"unlisted", "126"}, {"ld.so", "127"}, {"data", "127"}, {"preload", "ok"}, {"listed-preload", "ok"}, {"again", "ok"},
 		{"enforcement", "kernel (dm-verity, trust cache)"},
 		{"strict-usr", "ok"}, {"strict-listed", "ok"}, {"strict-tmp", "126"}, {"strict-child", "126"}, {"free-tmp", "ok"}, {"others-tmp", "ok"},
 		{"killed", "126"}, {"restarted", "126"},
