@@ -54,6 +54,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 		observer.run,
 		func(ctx context.Context) error { return share(ctx, open, log) },
 		func(ctx context.Context) error { return keepExecution(ctx, open, log) },
+		func(ctx context.Context) error { return keepWhole(ctx, open, log) },
 		func(ctx context.Context) error { return watchdog(ctx, d.Store.SocketPath()) },
 	}
 	if rootDir == "/" || rootDir == "" {

@@ -96,15 +96,19 @@ func (d *Device) examineKey(g *Diagnosis, id identity.ID) {
 }
 
 func (d *Device) examineEnforcement(g *Diagnosis) {
-	if activate.Enforced() == activate.Kernel {
+	e, why := d.enforcement()
+	if e == activate.Kernel {
 		g.add("V1", "ok", "", "the kernel checks every block of the improvements whenever it is read from the disk (dm-verity)")
-		return
+	} else {
+		level, remedy := "warn", "device-mapper in the kernel (CONFIG_DM_VERITY) would catch them"
+		if d.Config.Policy.TrustEnforcement == "kernel" {
+			level = "bad"
+		}
+		g.add("V2", level, remedy, "improvements are checked when they are mounted, all bytes of them; changes on the disk after that are not caught: %s", why)
 	}
-	level, remedy := "warn", "device-mapper in the kernel (CONFIG_DM_VERITY) would catch them"
-	if d.Config.Policy.TrustEnforcement == "kernel" {
-		level = "bad"
+	for _, name := range d.damage() {
+		g.add("V3", "bad", "sealant install makes it anew; if it comes again, the disk is failing", "the kernel refused to read damaged blocks of %s", name)
 	}
-	g.add("V2", level, remedy, "improvements are checked when they are mounted, all bytes of them; changes on the disk after that are not caught")
 }
 
 func (d *Device) examineClock(g *Diagnosis) {

@@ -176,7 +176,7 @@ func (d *Device) Execution() (Execution, error) {
 
 // enforcedText says with what the kernel guards, for people.
 func (d *Device) enforcedText() string {
-	if activate.Enforced() != activate.Kernel {
+	if e, _ := d.enforcement(); e != activate.Kernel {
 		return "checked when mounted; later disk changes not caught"
 	}
 	e, err := d.Execution()

@@ -36,6 +36,7 @@ func (d *Device) repair(ctx context.Context, cat *catalog.Client, set store.Set,
 	if err := d.run(ctx, newChange("repair", actor, "damaged", m.ID, tasks...), cat, report); err != nil {
 		return err
 	}
+	d.again(ctx, report)
 	if id, err := activate.Booted(d.Store); err == nil && id != set.ID {
 		res.Restart = true // the boot had to do without it
 	}
@@ -43,4 +44,11 @@ func (d *Device) repair(ctx context.Context, cat *catalog.Client, set store.Set,
 		report.done("repaired", "%s: its image was damaged and was made anew", name)
 	}
 	return nil
+}
+
+// again has what is attached read the repaired files.
+func (d *Device) again(ctx context.Context, report Report) {
+	if err := activate.Again(ctx, d.Store, report.progress("verify")); err != nil {
+		report.warn("attach", "what is mounted stays damaged until the restart: %v", err)
+	}
 }

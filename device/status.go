@@ -37,11 +37,12 @@ type Status struct {
 	Fixed     []Fix           `json:"fixed"`      // active in a process
 	Waiting   []Fix           `json:"not_active"` // installed, not active
 
-	Enforcement string `json:"enforcement"`
-	Enforced    string `json:"enforced_text"`
-	Recall      string `json:"recall"`
-	Advice      string `json:"advice"` // the app that the person is asked about, "none", or "" where only root may know
-	Held        []Hold `json:"held"`
+	Enforcement string   `json:"enforcement"`
+	Enforced    string   `json:"enforced_text"`
+	Damaged     []string `json:"damaged"` // cryptexes of which the kernel refused to read a block
+	Recall      string   `json:"recall"`
+	Advice      string   `json:"advice"` // the app that the person is asked about, "none", or "" where only root may know
+	Held        []Hold   `json:"held"`
 }
 
 // The further states of a device's improvement; StateNone, StateStaged and
@@ -90,8 +91,10 @@ func (d *Device) Status(ctx context.Context) (Status, error) {
 	s := Status{
 		Name: d.hostName(), State: StateNone, FeedAge: -1, FeedState: "never", Recall: "none",
 		Cryptexes: []CryptexStatus{}, Fixed: []Fix{}, Waiting: []Fix{}, Held: []Hold{},
-		Enforcement: string(activate.Enforced()), Enforced: d.enforcedText(),
+		Damaged: []string{},
 	}
+	guard, _ := d.enforcement()
+	s.Enforcement, s.Enforced = string(guard), d.enforcedText()
 	st, err := d.state()
 	if err != nil {
 		return s, err
@@ -210,6 +213,7 @@ func (d *Device) statusOfContent(st state, s *Status) error {
 		return err
 	}
 	ticket := d.ticketText(st, *set)
+	s.Damaged = d.damage()
 	for _, c := range set.Cryptexes {
 		was, _ := booted.Cryptex(c.Name)
 		line := CryptexStatus{
@@ -220,6 +224,7 @@ func (d *Device) statusOfContent(st state, s *Status) error {
 			line.Level = set.Level
 		}
 		line.Mounted, line.Verified = usage.mounted(was)
+		line.Verified = line.Verified && !slices.Contains(s.Damaged, c.Name)
 		line.Active, line.Users = usage.count(c)
 		for _, app := range d.Config.Apps {
 			if !app.Uses(c.Name) {

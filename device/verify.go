@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/store"
@@ -63,7 +64,8 @@ func (v Verified) Kind() (k fault.Kind, ok bool) {
 // roots, the catalog, the ticket of each set in force, every byte of every
 // image, the mounts, the history.
 func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Verified, error) {
-	v := Verified{Checks: []Finding{}, Enforcement: string(activate.Enforced())}
+	e, why := d.enforcement()
+	v := Verified{Checks: []Finding{}, Enforcement: string(e)}
 	if _, err := d.enrolled(); err != nil {
 		return v, err
 	}
@@ -92,8 +94,8 @@ func (d *Device) Verify(ctx context.Context, o VerifyOptions, report Report) (Ve
 	d.verifyMounts(&v)
 	records, err := d.Store.History()
 	v.add("history", err, "%d records whole", len(records))
-	if activate.Enforced() == activate.AtMount {
-		v.warn("enforcement", "V2", "checked when mounted; later disk changes not caught (doctor V2)")
+	if e == activate.AtMount {
+		v.warn("enforcement", "V2", "checked when mounted; later disk changes not caught (doctor V2): %s", why)
 	}
 	_, bad := v.Kind()
 	v.OK = !bad
@@ -250,7 +252,15 @@ func (d *Device) verifyMounts(v *Verified) {
 		v.add("mounts", fault.New(fault.Seal, "%d of %d are the verified files", good, len(set.Cryptexes)), "")
 		return
 	}
-	v.add("mounts", nil, "%d of %d are the verified files", good, len(set.Cryptexes))
+	text := "%d of %d are the verified files"
+	if v.Enforcement == string(activate.Kernel) {
+		text += ", read through their seals"
+	}
+	err = d.verifyGuards(set)
+	if damaged := d.damage(); err == nil && len(damaged) > 0 {
+		err = fault.New(fault.Seal, "the kernel refused to read damaged blocks of %s", strings.Join(damaged, ", ")).Hint("sealant install makes it anew")
+	}
+	v.add("mounts", err, text, good, len(set.Cryptexes))
 }
 
 // verifyGiven decodes one ticket and checks what can be checked of it here.

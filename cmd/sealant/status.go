@@ -50,6 +50,9 @@ func printStatus(s *cli.Screen, st device.Status) {
 	printFixes(s, "Fixed now             ", st.Fixed)
 	printFixes(s, "Installed, not active ", st.Waiting)
 	printf(s, "Enforcement %s  Recall %s  Advice %s\n", st.Enforcement+" ("+strings.TrimSuffix(strings.TrimPrefix(st.Enforced, "kernel ("), ")")+")", st.Recall, adviceText(st.Advice))
+	for _, name := range st.Damaged {
+		printf(s, "%s %s is damaged on the disk: the kernel refused to read a part of it. Repair it: sealant install\n", s.Bad(), name)
+	}
 	for _, h := range st.Held {
 		end := "until something newer, or sealant reapply"
 		if h.Reason == "recalled" {

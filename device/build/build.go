@@ -134,12 +134,16 @@ func (b *Builder) buildPatched(ctx context.Context, rel string, c release.Change
 }
 
 func (b *Builder) buildWhole(ctx context.Context, c release.Change) error {
-	whole := c.Whole()
-	path := release.ImagePath(whole.Digest)
-	if err := b.download(ctx, path, whole, b.Progress("download "+c.Name)); err != nil {
+	return b.Whole(ctx, c.Image())
+}
+
+// Whole downloads an image as it is, and puts it in the place of the store's.
+func (b *Builder) Whole(ctx context.Context, want release.Image) error {
+	file := release.File{Digest: want.Digest, Size: want.Size}
+	if err := b.download(ctx, release.ImagePath(want.Digest), file, b.Progress("download "+want.Name)); err != nil {
 		return err
 	}
-	return b.adoptDownload(ctx, c.Image())
+	return b.adoptDownload(ctx, want)
 }
 
 // adoptDownload makes a downloaded whole image one of the store's images.

@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	vendor   sealpub's and sealsrv's folder
 type world struct {
 	dir, bin string
+	images   string // what the vendor built: base/web.cryptex, a/web.cryptex, …
 }
 
 // script runs shell commands on this machine, in the world's folder, in a mount
@@ -52,7 +53,7 @@ func (w *world) script(t testing.TB, text string) string {
 	t.Helper()
 	run := exec.Command("unshare", "--mount", "sh", "-euc", text)
 	run.Dir = w.dir
-	run.Env = append(os.Environ(), "PATH="+w.bin+":"+os.Getenv("PATH"), "NO_COLOR=1")
+	run.Env = append(os.Environ(), "PATH="+w.bin+":"+os.Getenv("PATH"), "NO_COLOR=1", "IMAGES="+w.images)
 	out, err := run.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s\n%s", err, out)
@@ -67,7 +68,7 @@ func newWorld(t testing.TB, identity string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t.TempDir(), bin}
+	w := &world{t.TempDir(), bin, t.TempDir()}
 	w.script(t, `
 		for v in base a; do
 			for c in os web; do
@@ -77,21 +78,21 @@ func newWorld(t testing.TB, identity string) *world {
 				seq 1 60000 | sed "s/\$/ $c/" >tree/$v/$c/numbers
 				[ $v = base ] || sed -i 's/777/seven/' tree/$v/$c/numbers
 				subtype=app; [ $c = web ] || subtype=os
-				mkdir -p images/$v
-				sealpub image build --in tree/$v/$c --out images/$v/$c.cryptex --name $c --subtype $subtype >/dev/null
+				mkdir -p $IMAGES/$v
+				sealpub image build --in tree/$v/$c --out $IMAGES/$v/$c.cryptex --name $c --subtype $subtype >/dev/null
 			done
 		done
 		sealpub init vendor --product ExampleOS --os-version 42.3.0 --throwaway >/dev/null
-		sealpub release baseline --dir vendor images/base/os.cryptex images/base/web.cryptex >/dev/null
+		sealpub release baseline --dir vendor $IMAGES/base/os.cryptex $IMAGES/base/web.cryptex >/dev/null
 		lib=dev/usr/lib/sealant
 		mkdir -p $lib/base dev/usr/lib/cryptexes/os dev/usr/lib/cryptexes/web dev/etc/sealant dev/var/lib dev/run dev/dev
 		cp vendor/base.json vendor/root.json vendor/ticket-root.pem vendor/log-key.txt $lib/
-		cp images/base/*.cryptex $lib/base/
+		cp $IMAGES/base/*.cryptex $lib/base/
 		printf '[server]\nurl = "http://127.0.0.1:8470"\n' >dev/etc/sealant/agent.toml
 		sealpub release --dir vendor --id SI-2026-0001 --level 1 --cve CVE-2026-1101='A flaw' --severity high --title Fix \
-			--cryptex os=images/base/os.cryptex:images/a/os.cryptex --cryptex web=images/base/web.cryptex:images/a/web.cryptex >/dev/null
+			--cryptex os=$IMAGES/base/os.cryptex:$IMAGES/a/os.cryptex --cryptex web=$IMAGES/base/web.cryptex:$IMAGES/a/web.cryptex >/dev/null
 		sealsrv rollout start SI-2026-0001 --dir vendor --percent 100 >/dev/null
-		rm -r tree images
+		rm -r tree
 		sealsrv dev --dir vendor --listen 127.0.0.1:0 >server.log 2>&1 &
 		trap "kill $!; wait" EXIT
 		until url=$(grep -o 'http://127[0-9.:]*' server.log); do sleep 0.1; done
@@ -129,6 +130,12 @@ const guest = `
 		/x/sealsrv dev --dir /d/vendor --listen 127.0.0.1:8470 >/x/out/server.log 2>&1 &
 		server=$!
 		until ss -ltn | grep -q :8470; do sleep 0.1; done
+	}
+	# flip FILE BYTE: changes one byte, on the disk too.
+	flip() {
+		b=$(dd if="$1" bs=1 skip="$2" count=1 2>/dev/null | od -An -tu1)
+		printf "\\$(printf %o $((b ^ 64)))" | dd of="$1" bs=1 seek="$2" conv=notrunc,fsync 2>/dev/null
+		echo 3 >/proc/sys/vm/drop_caches
 	}
 	devices() { echo "$(ls /sys/block | grep -c ^dm-) $(losetup -a | wc -l) $(grep -c erofs /proc/mounts)"; }
 `
