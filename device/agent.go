@@ -51,6 +51,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 	parts := []func(context.Context) error{
 		func(ctx context.Context) error { return localapi.Serve(ctx, calls, Journeys(open)) },
 		func(ctx context.Context) error { return poll(ctx, open, log) },
+		func(ctx context.Context) error { return force(ctx, open, log) },
 		observer.run,
 		func(ctx context.Context) error { return share(ctx, open, log) },
 		func(ctx context.Context) error { return keepExecution(ctx, open, log) },

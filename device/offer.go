@@ -66,8 +66,8 @@ func (d *Device) consider(ctx context.Context, cat *catalog.Client, st state, m 
 	}
 	f := gate.Facts{
 		Now: cat.Clock(), Device: id, Product: st.baseline.Product, Baseline: st.digest, Policy: d.Config.Policy,
-		Asked: by.person, Toggle: d.automaticOn(), Power: gate.ReadPower(d.Store.Root()),
-		Metered: gate.Metered(ctx, d.Config.Agent.Metered), Manifest: m, Recalls: recalls, Rollout: rollout, Again: by.again,
+		Asked: by.person, Toggle: d.automaticOn(), Deadline: d.Config.Set("install.deadline"), Power: gate.ReadPower(d.Store.Root()),
+		Metered: gate.Metered(ctx, d.Store.Root(), d.Config.Agent.Metered), Manifest: m, Recalls: recalls, Rollout: rollout, Again: by.again,
 		Urgent: urgent(st, m), Kernel: activate.Enforced() == activate.Kernel,
 	}
 	if !by.again {

@@ -31,6 +31,7 @@ type Facts struct {
 	Policy   policy.Policy
 	Asked    bool // a person asked for the installation, or a recall leads here
 	Toggle   bool // the person's "Automatically Install"
+	Deadline bool // install.deadline was set, and is not only the default
 	Power    Power
 	Metered  bool
 	Kernel   bool   // the kernel guards mounted content (dm-verity)
@@ -188,12 +189,20 @@ func deferral(f Facts) Result {
 	return open("deferral is over")
 }
 
+// overdue says whether the improvement should have been staged by now: the
+// deadline runs from the moment at which it might have been.
+func (f Facts) overdue() bool {
+	return !f.Now.Before(f.Manifest.Published.Add(f.Policy.DeferFor(f.Urgent) + f.Policy.InstallDeadline))
+}
+
 func automatic(f Facts) Result {
 	switch {
 	case f.Asked:
 		return open("asked for by a person")
 	case f.Policy.InstallAutomatic == "never":
 		return closed(fault.Policy, "automatic-never", "sealant install installs it", "policy forbids automatic installation")
+	case f.Policy.InstallAutomatic == "user" && !f.Toggle && f.Deadline && f.overdue():
+		return open("Automatically Install is off, but policy's deadline has passed")
 	case f.Policy.InstallAutomatic == "user" && !f.Toggle:
 		return closed(fault.Policy, "automatic-off", "sealant install installs it", "Automatically Install is off")
 	}
@@ -221,6 +230,8 @@ func metered(f Facts) Result {
 		return open("not metered")
 	case f.Policy.InstallMetered == "deny":
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered", "the network is metered")
+	case f.Policy.InstallMetered == "small" && f.Download > policy.Small && f.overdue():
+		return open("metered, but the deadline has passed")
 	case f.Policy.InstallMetered == "small" && f.Download > policy.Small:
 		return closed(fault.Waiting, "metered", "connect to a network that is not metered",
 			"the network is metered and the download is %s (limit %s)", amount.Bytes(f.Download), amount.Bytes(policy.Small))

@@ -21,6 +21,7 @@ func eligible() Facts {
 		Now: published.Add(time.Hour), Device: [32]byte{1}, Product: "kiosk", Baseline: release.Digest{7}, Toggle: true,
 		Policy: policy.Policy{
 			InstallAllow: true, InstallAutomatic: "user", InstallBatteryMin: 10, InstallMetered: "small",
+			InstallDeadline: 72 * time.Hour,
 		},
 		Power: Power{Battery: true, Percent: 38}, Free: 1 << 30, Where: "/var/lib/sealant",
 		Manifest: release.Manifest{ID: id, Product: "kiosk", Baseline: release.Digest{7}, OSVersion: "42.3.0", Published: published},
@@ -169,12 +170,59 @@ func TestReadPower(t *testing.T) {
 }
 
 func TestMetered(t *testing.T) {
-	if !Metered(t.Context(), "yes") || Metered(t.Context(), "no") {
-		t.Error("the configuration's word counts")
+	if !Metered(t.Context(), t.TempDir(), "yes") || Metered(t.Context(), t.TempDir(), "no") || Metered(t.Context(), t.TempDir(), "auto") {
+		t.Error("the configuration's word counts, and without NetworkManager nothing is metered")
 	}
-	for out, want := range map[string]bool{"u 1\n": true, "u 3\n": true, "u 0\n": false, "u 2\n": false, "u 4\n": false, "": false, "u 11\n": false, "x": false} {
-		if meteredAnswer(out) != want {
-			t.Errorf("%q: %v", out, !want)
+	for word, want := range map[uint32]bool{1: true, 3: true, 0: false, 2: false, 4: false, 11: false} {
+		if meteredWord(word) != want {
+			t.Errorf("%d: %v", word, !want)
+		}
+	}
+}
+
+// A deadline that an administrator set overrides the person's switch and the
+// limit on metered networks, and nothing else.
+func TestDeadline(t *testing.T) {
+	late := published.Add(73 * time.Hour)
+	for name, tt := range map[string]struct {
+		change func(*Facts)
+		code   string
+	}{
+		"off, the default's deadline": {func(f *Facts) { f.Toggle = false }, "automatic-off"},
+		"off, an administrator's":     {func(f *Facts) { f.Toggle, f.Deadline = false, true }, ""},
+		"off, not yet": {
+			func(f *Facts) { f.Toggle, f.Deadline, f.Now = false, true, published.Add(71*time.Hour) }, "automatic-off",
+		},
+		"off, at once": {
+			func(f *Facts) {
+				f.Toggle, f.Deadline, f.Now, f.Policy.InstallDeadline = false, true, published, 0
+			}, "",
+		},
+		"deferred counts from there": {
+			func(f *Facts) { f.Toggle, f.Deadline, f.Policy.InstallDefer = false, true, 48*time.Hour }, "automatic-off",
+		},
+		"exploited caps the deferral": {
+			func(f *Facts) {
+				f.Toggle, f.Deadline, f.Urgent, f.Policy.InstallDefer, f.Now = false, true, true, 14*24*time.Hour, published.Add(97*time.Hour)
+			}, "",
+		},
+		"never by policy": {func(f *Facts) { f.Deadline, f.Policy.InstallAutomatic = true, "never" }, "automatic-never"},
+		"forbidden":       {func(f *Facts) { f.Deadline, f.Policy.InstallAllow = true, false }, "install-forbidden"},
+		"large, metered":  {func(f *Facts) { f.Metered, f.Download = true, policy.Small+1 }, ""},
+		"metered, deny":   {func(f *Facts) { f.Metered, f.Deadline, f.Policy.InstallMetered = true, true, "deny" }, "metered"},
+		"battery":         {func(f *Facts) { f.Deadline, f.Power = true, Power{Battery: true, Percent: 3} }, "battery-low"},
+	} {
+		f := eligible()
+		f.Now = late
+		tt.change(&f)
+		code := ""
+		for _, r := range Check(f) {
+			if !r.Open && code == "" {
+				code = r.Code
+			}
+		}
+		if code != tt.code {
+			t.Errorf("%s: %q, want %q", name, code, tt.code)
 		}
 	}
 }

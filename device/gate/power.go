@@ -3,11 +3,14 @@ package gate
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/sealant-os/sealant/device/polkit"
 )
 
 // Power is how a machine is powered.
@@ -60,10 +63,10 @@ func ReadPower(root string) Power {
 	return p
 }
 
-// Metered says whether the network costs money by volume. Mode is the
-// configuration's word: yes, no, or auto, which asks NetworkManager; without
-// an answer the network counts as not metered.
-func Metered(ctx context.Context, mode string) bool {
+// Metered says whether the network of the machine whose files are below root costs
+// money by volume. Mode is the configuration's word: yes, no, or auto, which asks
+// NetworkManager; without an answer the network counts as not metered.
+func Metered(ctx context.Context, root, mode string) bool {
 	switch mode {
 	case "yes":
 		return true
@@ -72,13 +75,17 @@ func Metered(ctx context.Context, mode string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "busctl", "--system", "--auto-start=no", "get-property", "org.freedesktop.NetworkManager",
-		"/org/freedesktop/NetworkManager", "org.freedesktop.NetworkManager", "Metered").Output()
-	return err == nil && meteredAnswer(string(out))
+	conn, err := dbus.Connect(polkit.Bus(root), dbus.WithContext(ctx))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	var answer dbus.Variant
+	err = conn.Object("org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager").CallWithContext(ctx,
+		"org.freedesktop.DBus.Properties.Get", dbus.FlagNoAutoStart, "org.freedesktop.NetworkManager", "Metered").Store(&answer)
+	word, _ := answer.Value().(uint32)
+	return err == nil && meteredWord(word)
 }
 
-// meteredAnswer reads NMMetered: 1 is yes, 3 is guessed yes.
-func meteredAnswer(out string) bool {
-	f := strings.Fields(out)
-	return len(f) == 2 && f[0] == "u" && (f[1] == "1" || f[1] == "3")
-}
+// meteredWord reads NMMetered: 1 is yes, 3 is guessed yes.
+func meteredWord(word uint32) bool { return word == 1 || word == 3 }

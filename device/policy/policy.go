@@ -94,6 +94,16 @@ func (c *Config) Managed(key string) (owner string, ok bool) {
 	return "", false
 }
 
+// Set says whether any file sets a key of the policy.
+func (c *Config) Set(key string) bool {
+	for _, s := range c.Origins {
+		if s.Key == key {
+			return s.File != ""
+		}
+	}
+	return false
+}
+
 // App finds an app by its id.
 func (c *Config) App(id string) (App, bool) {
 	for _, a := range c.Apps {
