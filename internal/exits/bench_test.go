@@ -90,3 +90,30 @@ func reader(source Source) func(Source) time.Duration {
 		return <-used
 	}
 }
+
+// BenchmarkCrash measures how long a crash takes the crashing program and whoever
+// waits for it, with nobody watching and with a watcher that reads nothing.
+func BenchmarkCrash(b *testing.B) {
+	if !linux.Root() {
+		b.Skip("needs root")
+	}
+	run := func(b *testing.B) {
+		for b.Loop() {
+			_ = exec.Command("/bin/sh", "-c", "ulimit -c 0; kill -SEGV $$").Run() // it fails, by design
+		}
+	}
+	b.Run("alone", run)
+	for name, open := range map[string]func() (Source, error){
+		"ebpf":      func() (Source, error) { return OpenBPF() },
+		"connector": func() (Source, error) { return OpenConnector() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			source, err := open()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer source.Close()
+			run(b)
+		})
+	}
+}

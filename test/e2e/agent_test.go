@@ -18,11 +18,14 @@ import (
 
 // agent starts the device's agent as a process of its own and waits until it
 // answers. It ends with the test, or when the returned function is called.
-func (m *machine) agent() (stop func(), log *buffer) {
+func (m *machine) agent() (stop func(), log *buffer) { return m.agentBy() }
+
+// agentBy starts the agent by another program, which is given its command line.
+func (m *machine) agentBy(by ...string) (stop func(), log *buffer) {
 	m.t.Helper()
-	bin := command(m.t)
+	line := append(by, command(m.t), "--root", m.root, "agent")
 	log = &buffer{}
-	cmd := exec.Command(bin, "--root", m.root, "agent")
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stderr = log
 	m.v.must(cmd.Start())
 	stop = func() {

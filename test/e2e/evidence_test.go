@@ -490,15 +490,35 @@ func TestAnalyticsOff(t *testing.T) {
 	}()
 	config := fmt.Sprintf("[server]\nurl = \"http://%s\"\npoll = \"24h\"\n", l.Addr())
 	v.must(os.WriteFile(filepath.Join(m.root, "etc/sealant/agent.toml"), []byte(config), 0o644))
-	stop, _ := m.agent()
+	// In a network of its own, whose every packet is counted, with everything switched
+	// on and off again: what waits then is thrown away.
+	packets := filepath.Join(t.TempDir(), "packets")
+	stop, _ := m.agentBy("unshare", "--net", "sh", "-c", `ip link set lo up; "$@" & trap "kill $!" TERM; wait $!; wait $!; cat /proc/net/dev /proc/net/snmp >`+packets, "agent")
 	m.crash("mail")
 	m.wait("the question", func() bool { return m.allEvidence().Pending != nil })
-	if out, code := m.as(0, "evidence", "keep"); code != 0 {
-		t.Error(out)
+	for _, args := range [][]string{{"analytics", "on"}, {"analytics", "on", "--paired"}, {"evidence", "keep"}, {"analytics", "off"}, {"analytics", "off", "--paired"}, {"analytics", "preview"}} {
+		if out, code := m.as(0, args...); code != 0 {
+			t.Errorf("%s: %s", args, out)
+		}
 	}
 	stop()
-	if _, err := os.Stat(filepath.Join(m.root, "var/lib/sealant/analytics/state.json")); !os.IsNotExist(err) {
-		t.Errorf("something was kept to be sent: %v", err)
+	data, err := os.ReadFile(packets)
+	v.must(err)
+	for _, line := range strings.Split(string(data), "\n") {
+		words := strings.Fields(line)
+		switch {
+		case len(words) > 10 && words[0] == "lo:" && (words[2] != "0" || words[10] != "0"):
+			t.Errorf("packets: %s", line)
+		case len(words) > 11 && words[0] == "Ip:" && words[1] != "Forwarding" && (words[10] != "0" || words[12] != "0"):
+			t.Errorf("requests to send, or without a route: %s", line)
+		}
+	}
+	if !strings.Contains(string(data), "lo:") || !strings.Contains(string(data), "OutNoRoutes") {
+		t.Errorf("nothing was counted: %s", data)
+	}
+	var kept struct{ Waiting []any }
+	if state, err := os.ReadFile(filepath.Join(m.root, "var/lib/sealant/analytics/state.json")); err != nil || json.Unmarshal(state, &kept) != nil || len(kept.Waiting) != 0 {
+		t.Errorf("waits after it was switched off: %s, %v", state, err)
 	}
 	select {
 	case from := <-connections:
