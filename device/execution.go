@@ -132,6 +132,16 @@ func (d *Device) admitter() (activate.Admit, func(), error) {
 	return admit(g), g.Close, nil
 }
 
+// attachAgain attaches what is attached anew, with what may execute from it.
+func (d *Device) attachAgain(ctx context.Context, report Report) error {
+	admit, done, err := d.admitter()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return activate.Again(ctx, d.Store, admit, report.progress("verify"))
+}
+
 // Execution says what is enforced. Only root can see that.
 func (d *Device) Execution() (Execution, error) {
 	want, err := d.executionMode()

@@ -59,7 +59,7 @@ func (d *Device) Mend(ctx context.Context, report Report) (Mended, error) {
 		}
 		res.Repaired = append(res.Repaired, c.Name)
 	}
-	return res, activate.Again(ctx, d.Store, report.progress("verify"))
+	return res, d.attachAgain(ctx, report)
 }
 
 // tellDamage writes damage into the history, once for each image and boot.

@@ -48,7 +48,7 @@ func (d *Device) repair(ctx context.Context, cat *catalog.Client, set store.Set,
 
 // again has what is attached read the repaired files.
 func (d *Device) again(ctx context.Context, report Report) {
-	if err := activate.Again(ctx, d.Store, report.progress("verify")); err != nil {
+	if err := d.attachAgain(ctx, report); err != nil {
 		report.warn("attach", "what is mounted stays damaged until the restart: %v", err)
 	}
 }

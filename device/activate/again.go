@@ -52,21 +52,21 @@ func attachedSets(st *store.Store) []string {
 // Again attaches what is attached anew, from files that were repaired: the
 // same content by the same tickets, verified whole. Launches and whoever opens a
 // file from then on get it; who has a file open keeps what he has. The caller
-// holds the state's lock.
-func Again(ctx context.Context, st *store.Store, progress func(done, total int64)) error {
+// holds the state's lock. admit is as in StageAdmitted, nil for nobody.
+func Again(ctx context.Context, st *store.Store, admit Admit, progress func(done, total int64)) error {
 	booted, err := Booted(st)
 	if err != nil {
 		return err
 	}
 	for _, id := range attachedSets(st) {
-		if err := again(ctx, st, id, id == booted, progress); err != nil {
+		if err := again(ctx, st, id, id == booted, admit, progress); err != nil {
 			return fmt.Errorf("cannot attach the set %s anew: %w", id, err)
 		}
 	}
 	return nil
 }
 
-func again(ctx context.Context, st *store.Store, id string, booted bool, progress progressFunc) error {
+func again(ctx context.Context, st *store.Store, id string, booted bool, admit Admit, progress progressFunc) error {
 	set, err := st.SetByID(id)
 	if err != nil {
 		return err
@@ -76,6 +76,7 @@ func again(ctx context.Context, st *store.Store, id string, booted bool, progres
 		return err
 	}
 	g := newGuard(st)
+	g.admit = admit
 	list, err := g.attachSet(ctx, st, set, want, progress)
 	if err != nil {
 		return err
