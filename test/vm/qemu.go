@@ -2,7 +2,6 @@ package vm
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -180,10 +181,27 @@ func (m *machine) start(args []string) error {
 	if m.serial, err = m.run.StdinPipe(); err != nil {
 		return err
 	}
-	if err := m.run.Start(); err != nil {
-		return fmt.Errorf("cannot start qemu: %w", err)
+	return bound(m.run, func(err error) { m.done <- err })
+}
+
+// bound starts a program that ends with this process, however that ends, and
+// tells when it has.
+func bound(run *exec.Cmd, ended func(error)) error {
+	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// The signal comes at the end of the thread that started the program.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := run.Start()
+		started <- err
+		if err == nil {
+			ended(run.Wait())
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("cannot start %s: %w", run.Path, err)
 	}
-	go func() { m.done <- m.run.Wait() }()
 	return nil
 }
 
@@ -216,17 +234,16 @@ func tpm(state, dir string) (args []string, stop func(), err error) {
 		return nil, nil, err
 	}
 	socket := filepath.Join(dir, "tpm")
-	ctx, cancel := context.WithCancel(context.Background())
-	run := exec.CommandContext(ctx, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
+	run := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
 	var said bytes.Buffer
 	run.Stdout, run.Stderr = &said, &said
-	if err := run.Start(); err != nil {
-		cancel()
-		return nil, nil, fmt.Errorf("cannot start swtpm: %w", err)
+	ended := make(chan struct{})
+	if err := bound(run, func(error) { close(ended) }); err != nil {
+		return nil, nil, err
 	}
 	stop = func() {
-		cancel()
-		_ = run.Wait()
+		_ = run.Process.Kill()
+		<-ended
 	}
 	for range 100 {
 		if conn, err := net.Dial("unix", socket); err == nil {

@@ -40,7 +40,7 @@ func parts(t *testing.T, path string) map[string]int64 {
 // in every part of the image and in the ticket, another device's state is put
 // in place, the disk is full.
 func TestDevice(t *testing.T) {
-	w := newWorld(t, "--identity file")
+	w := newWorld(t, "")
 	var flips strings.Builder
 	for part, at := range parts(t, filepath.Join(w.images, "a/web.cryptex")) {
 		fmt.Fprintf(&flips, "attack %s $image %d\n", part, at)

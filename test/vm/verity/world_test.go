@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	vendor   sealpub's and sealsrv's folder
 type world struct {
 	dir, bin string
+	tpm      string
 	images   string // what the vendor built: base/web.cryptex, a/web.cryptex, …
 }
 
@@ -53,7 +54,7 @@ func (w *world) script(t testing.TB, text string) string {
 	t.Helper()
 	run := exec.Command("unshare", "--mount", "sh", "-euc", text)
 	run.Dir = w.dir
-	run.Env = append(os.Environ(), "PATH="+w.bin+":"+os.Getenv("PATH"), "NO_COLOR=1", "IMAGES="+w.images)
+	run.Env = append(os.Environ(), "PATH="+w.bin+":"+os.Getenv("PATH"), "NO_COLOR=1", "IMAGES="+w.images, "TPM="+w.tpm)
 	out, err := run.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s\n%s", err, out)
@@ -61,14 +62,15 @@ func (w *world) script(t testing.TB, text string) string {
 	return string(out)
 }
 
-// newWorld makes a world. identity is more arguments for sealant enroll.
-func newWorld(t testing.TB, identity string) *world {
+// newWorld makes a world. tpm is the folder of the TPM that keeps the device's
+// key; "": a file keeps it.
+func newWorld(t testing.TB, tpm string) *world {
 	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t.TempDir(), bin, t.TempDir()}
+	w := &world{t.TempDir(), bin, tpm, t.TempDir()}
 	w.script(t, `
 		for v in base a; do
 			for c in os web; do
@@ -94,13 +96,21 @@ func newWorld(t testing.TB, identity string) *world {
 		sealsrv rollout start SI-2026-0001 --dir vendor --percent 100 >/dev/null
 		rm -r tree
 		sealsrv dev --dir vendor --listen 127.0.0.1:0 >server.log 2>&1 &
-		trap "kill $!; wait" EXIT
+		server=$!
+		trap "kill $server; wait" EXIT
 		until url=$(grep -o 'http://127[0-9.:]*' server.log); do sleep 0.1; done
 		sed -i "s,http.*8470,$url," dev/etc/sealant/agent.toml
+		identity=file
+		if [ -n "$TPM" ]; then
+			identity=tpm
+			swtpm socket --tpm2 --tpmstate dir=$TPM --server type=unixio,path=dev/dev/tpmrm0 --ctrl type=unixio,path=$TPM/ctrl --flags not-need-init,startup-clear &
+			trap "kill $! $server; wait; rm -f dev/dev/tpmrm0" EXIT
+			until [ -S dev/dev/tpmrm0 ]; do sleep 0.1; done
+		fi
 		token=$(sealsrv enroll token new --dir vendor -q)
 		mount -t tmpfs run dev/run
 		sealant-boot --root dev
-		sealant --root dev enroll --token "$token" `+identity+` >/dev/null
+		sealant --root dev enroll --token "$token" --identity $identity >/dev/null
 		umount dev/usr/lib/cryptexes/os dev/usr/lib/cryptexes/web; umount -l dev/run
 		sed -i "s,$url,http://127.0.0.1:8470," dev/etc/sealant/agent.toml
 		grep -q 8470 dev/etc/sealant/agent.toml
@@ -122,6 +132,7 @@ const guest = `
 	D=/d/dev
 	mkdir -p /d; mount "$DATA" /d || exit 90
 	mount -t tmpfs -o mode=755 run $D/run
+	[ ! -e /dev/tpmrm0 ] || ln -sf /dev/tpmrm0 $D/dev/tpmrm0
 	sealant() { /x/sealant --root $D --no-color "$@"; }
 	boot() { umount -l $D/run; mount -t tmpfs -o mode=755 run $D/run; /x/sealant-boot --root $D; }
 	content() { echo "$(cat $D/usr/lib/cryptexes/os/version 2>&1), $(cat $D/usr/lib/cryptexes/web/version 2>&1)"; }
