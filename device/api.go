@@ -42,6 +42,7 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"answer":   {Handle: by(open, (*Device).Answer)},
 
 		"analytics": {Handle: plain(open, (*Device).Analytics)},
+		"metrics":   {Handle: plain(open, (*Device).Metrics)},
 		"settings":  {Handle: plain(open, (*Device).Settings)},
 		"flaws":     {Handle: plain(open, (*Device).Flaws)},
 		"share":     byRoot(open, (*Device).Share),
