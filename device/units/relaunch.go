@@ -138,7 +138,7 @@ func (m *manager) renew(ctx context.Context, st *store.Store, name, owner string
 			text = fmt.Sprintf("%s does not run; %s starts it with it", name, strings.Join(before.triggers, ", "))
 		}
 		return Outcome{name, Inactive, text}, nil
-	case template(owner) && len(before.triggers) > 0:
+	case template(owner) && m.accepted(ctx, owner):
 		return Outcome{name, Left, name + " serves one connection and ends with it; the next one gets it"}, nil
 	}
 	began := time.Now()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -22,6 +23,7 @@ const (
 	managerFace   = busName + ".Manager"
 	unitFace      = busName + ".Unit"
 	serviceFace   = busName + ".Service"
+	socketFace    = busName + ".Socket"
 	jobRemoved    = managerFace + ".JobRemoved"
 	noSuchUnit    = busName + ".NoSuchUnit"
 	propertiesGet = "org.freedesktop.DBus.Properties.GetAll"
@@ -139,6 +141,23 @@ func (m *manager) look(ctx context.Context, name string) (unit, error) {
 	take(p, "NRestarts", &u.restarts)
 	take(p, "MainPID", &u.pid)
 	return u, nil
+}
+
+// accepted says whether the instances of a template are made by a socket, one for
+// each connection. Such a socket has the template's name.
+func (m *manager) accepted(ctx context.Context, template string) bool {
+	var path dbus.ObjectPath
+	name := strings.TrimSuffix(template, "@.service") + ".socket"
+	if err := m.call(ctx, "GetUnit", name).Store(&path); err != nil {
+		return false // it is not loaded, so it listens to nobody
+	}
+	var p map[string]dbus.Variant
+	if err := m.conn.Object(busName, path).CallWithContext(ctx, propertiesGet, 0, socketFace).Store(&p); err != nil {
+		return false
+	}
+	var accept bool
+	take(p, "Accept", &accept)
+	return accept
 }
 
 // take reads a property; one that is missing or of another type stays zero.
