@@ -12,6 +12,7 @@ import (
 	format "github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/server/report"
 	"github.com/sealant-os/sealant/server/signing"
+	"github.com/sealant-os/sealant/server/store"
 )
 
 const reportPath = "/v1/reports"
@@ -24,12 +25,13 @@ const (
 )
 
 type reportInput struct {
+	Token   string `header:"Sealant-Token" maxLength:"128" doc:"A token (spec/token.md), where the server asks for one."`
 	RawBody []byte `contentType:"application/json"`
 }
 
 // take counts a report. Nothing about the sender is looked at, kept or logged.
 func (s *Server) take(ctx context.Context, in *reportInput) (*struct{}, error) {
-	fresh, err := s.takeOne(ctx, in.RawBody)
+	fresh, err := s.takeOne(ctx, in.RawBody, in.Token)
 	name := result(err, resultOK)
 	if err == nil && !fresh {
 		name = string(signing.Replayed)
@@ -41,16 +43,22 @@ func (s *Server) take(ctx context.Context, in *reportInput) (*struct{}, error) {
 	return nil, nil
 }
 
-func (s *Server) takeOne(ctx context.Context, body []byte) (bool, error) {
+func (s *Server) takeOne(ctx context.Context, body []byte, text string) (bool, error) {
 	if d := s.allReports.wait(struct{}{}, s.now()); d > 0 {
 		p := problem(signing.Busy, "too many reports at the same time")
 		p.retry = spread(retryCrowd)
 		return false, p
 	}
-	fresh, err := s.reports.Take(ctx, body)
+	spent, err := s.spends(text)
+	if err != nil {
+		return false, err
+	}
+	fresh, err := s.reports.Take(ctx, body, spent)
 	switch {
 	case err == nil:
 		return fresh, nil
+	case errors.Is(err, store.ErrSpent):
+		return false, problem(signing.Refused, "%v", err)
 	case errors.Is(err, report.ErrMeaningless):
 		p := problem(signing.BadRequest, "%v", err)
 		p.Status, p.Title = http.StatusUnprocessableEntity, http.StatusText(http.StatusUnprocessableEntity)
@@ -78,9 +86,15 @@ func (s *Server) describeReports(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "report", Method: http.MethodPost, Path: reportPath, Summary: "Leave counts that a person agreed to share",
 		Description: "One of two documents in canonical form (spec/analytics.md). It is not signed and names no device; " +
-			"one that was sent twice is counted once.",
+			"one that was sent twice is counted once. Where the server asks for tokens each report spends one.",
 		MaxBodyBytes: format.MaxBytes, BodyReadTimeout: readRequest, DefaultStatus: http.StatusNoContent, SkipValidateBody: true,
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: either}}},
-		Errors:      []int{400, 413, 415, 422, 503},
+		Errors:      []int{400, 403, 413, 415, 422, 503},
 	}, s.take)
+	huma.Register(api, huma.Operation{
+		OperationID: "tokens", Method: http.MethodPost, Path: tokensPath, Summary: "Ask for tokens for anonymous reports",
+		Description:  "Signed by the device, once a day. The server sees who asks and can't tell the tokens: they are blinded (spec/token.md).",
+		MaxBodyBytes: maxRequest, BodyReadTimeout: readRequest, DefaultStatus: http.StatusOK,
+		Errors: []int{400, 401, 403, 404, 409, 413, 415, 422, 429, 503},
+	}, s.giveTokens)
 }

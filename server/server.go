@@ -6,6 +6,7 @@
 //	POST /v1/enroll           a token, or that secret, admits a device
 //	POST /v1/tickets          a ticket for one device and one set
 //	POST /v1/reports          counts that a person agreed to share
+//	POST /v1/reports/tokens   blinded tokens, one of which each such report spends
 //	GET  /tuf/…               the catalog's files, for devices and mirrors
 //	GET  /log/…               the public log of every set that was authorised
 //	GET  /security/…          the public pages about security releases
@@ -45,6 +46,7 @@ import (
 	"github.com/sealant-os/sealant/server/signing"
 	"github.com/sealant-os/sealant/server/store"
 	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/token"
 	"github.com/sealant-os/sealant/trust/tpm"
 )
 
@@ -71,6 +73,7 @@ type Config struct {
 	Leaf      *signing.LeafFile
 	SetLog    *setlog.Log // the public log of sets; nil for none
 	Makers    *tpm.Makers // makers of TPMs whose certificates admit devices; nil for none
+	Tokens    *token.Key  // of the tokens that reports must spend; nil for none
 	Security  string      // folder of the public pages; "" for none
 	Log       *slog.Logger
 	Now       func() time.Time // time.Now where nil
@@ -86,6 +89,7 @@ type Server struct {
 	leaf      *signing.LeafFile
 	authority *signing.Authority
 	makers    *tpm.Makers
+	tokens    *token.Key
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -110,6 +114,7 @@ func New(c Config) (*Server, error) {
 		db: c.DB, source: c.Source, leaf: c.Leaf, log: c.Log, now: c.Now,
 		authority:  &signing.Authority{DB: c.DB, Catalog: c.Source, Leaf: c.Leaf, Log: c.SetLog, Now: c.Now},
 		makers:     c.Makers,
+		tokens:     c.Tokens,
 		known:      newKnown(c.DB),
 		replays:    newSeen(2 * identity.Skew),
 		perDevice:  newLimits[identity.ID](time.Hour/time.Duration(or(c.PerHour, 360)), or(c.Burst, 60)),

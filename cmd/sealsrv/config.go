@@ -47,6 +47,10 @@ type config struct {
 		EKRoots string `toml:"ek_roots"`
 	} `toml:"enroll"`
 
+	Reports struct {
+		TokenKey string `toml:"token_key"` // of the tokens that reports spend; none: reports need none
+	} `toml:"reports"`
+
 	Keys struct {
 		Online []string `toml:"online"` // rollout, snapshot, timestamp
 		Recall []string `toml:"recall"`
@@ -180,7 +184,7 @@ func where(err error) string {
 }
 
 func (c *config) resolve(dir string) {
-	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Enroll.EKRoots, &c.Log.Key}
+	paths := []*string{&c.Repository, &c.Root, &c.State, &c.Security, &c.TLS.Cert, &c.TLS.Key, &c.Tickets.Root, &c.Tickets.Leaf, &c.Enroll.EKRoots, &c.Reports.TokenKey, &c.Log.Key}
 	for _, list := range []*[]string{&c.Keys.Online, &c.Keys.Recall, &c.Keys.Advice, &c.Tickets.LeafKeys} {
 		for i := range *list {
 			paths = append(paths, &(*list)[i])

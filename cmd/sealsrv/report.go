@@ -16,13 +16,13 @@ import (
 )
 
 func newReport() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "report [ID]", Short: "the counts that people agreed to share", Args: cobra.MaximumNArgs(1),
 		Long: `Report shows, per improvement and app, on how many device-days the app was at risk
 and how often it crashed for the first time, on devices that were offered the
 improvement and on devices that were not yet. Only opted-in devices count, and no
-count of fewer than ten is shown. Forged reports are possible: the figures are a
-reason to look, not a proof.`,
+count of fewer than ten is shown. Where reports need no tokens (sealsrv report key)
+forged ones are possible: the figures are a reason to look, not a proof.`,
 		Example: "  sealsrv report\n  sealsrv report SI-2026-0007 --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := ""
@@ -45,6 +45,8 @@ reason to look, not a proof.`,
 			})
 		},
 	}
+	cmd.AddCommand(newReportKey())
+	return cmd
 }
 
 func showReport(screen *cli.Screen, lines []report.Line, outcomes []report.Outcomes) error {

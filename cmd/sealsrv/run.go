@@ -102,8 +102,12 @@ func run(cmd *cobra.Command, c *config, ready func(url string) error) error {
 	if err != nil {
 		return err
 	}
+	tokens, err := openTokenKey(c)
+	if err != nil {
+		return err
+	}
 	handler, err := server.New(server.Config{
-		DB: db, Source: source, Files: files, Leaf: leaf, SetLog: setLog, Makers: makers, Security: c.Security, Log: log,
+		DB: db, Source: source, Files: files, Leaf: leaf, SetLog: setLog, Makers: makers, Tokens: tokens, Security: c.Security, Log: log,
 		MaxAtOnce: c.Limits.AtOnce, PerHour: c.Limits.TicketsPerHour, Burst: c.Limits.Burst,
 	})
 	if err != nil {

@@ -58,9 +58,10 @@ type filled struct {
 	at    time.Time
 }
 
-// Take counts one report. fresh is false if it was counted before. An error is
-// ErrMeaningless, ErrFull, the format's, or the database's.
-func (d *Desk) Take(ctx context.Context, data []byte) (fresh bool, err error) {
+// Take counts one report, and spends its token, which was verified; nil where
+// the server asks for none. fresh is false if it was counted before. An error is
+// ErrMeaningless, ErrFull, store.ErrSpent, the format's, or the database's.
+func (d *Desk) Take(ctx context.Context, data []byte, spent *store.Spent) (fresh bool, err error) {
 	daily, recommendation, err := report.Parse(data)
 	if err != nil {
 		return false, err
@@ -70,7 +71,7 @@ func (d *Desk) Take(ctx context.Context, data []byte) (fresh bool, err error) {
 		return false, err
 	}
 	var name string
-	var c store.Counts
+	c := store.Counts{Spent: spent}
 	now := d.Now()
 	if daily != nil {
 		name = daily.Name

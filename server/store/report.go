@@ -33,11 +33,13 @@ type Recommendation struct {
 type Counts struct {
 	Cells           []Cell
 	Recommendations []Recommendation
+	Spent           *Spent // the token that it spends; nil where none is needed
 }
 
 // AddCounts adds one report. id is the report's random name, nil if it has
 // none; a name that was counted in the last two days is not counted again
-// (fresh is false then).
+// (fresh is false then). A fresh one spends its token; ErrSpent if that was spent
+// already, and then nothing is counted.
 func (db *DB) AddCounts(ctx context.Context, id []byte, c Counts, now time.Time) (fresh bool, err error) {
 	err = db.change(ctx, func(tx *sql.Tx) error {
 		if id != nil {
@@ -49,6 +51,11 @@ func (db *DB) AddCounts(ctx context.Context, id []byte, c Counts, now time.Time)
 				return err
 			}
 			if n, err := res.RowsAffected(); err != nil || n == 0 {
+				return err
+			}
+		}
+		if c.Spent != nil {
+			if err := spend(ctx, tx, c.Spent); err != nil {
 				return err
 			}
 		}
