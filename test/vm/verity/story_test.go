@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/test/vm"
@@ -45,7 +46,7 @@ func TestDevice(t *testing.T) {
 	for part, at := range parts(t, filepath.Join(w.images, "a/web.cryptex")) {
 		fmt.Fprintf(&flips, "attack %s $image %d\n", part, at)
 	}
-	r := w.run(t, vm.Options{Data: w.disk(t)}, `
+	r := w.run(t, vm.Options{Data: w.disk(t), Timeout: 7 * time.Minute}, `
 		boot; content
 		# A program is started and a file read, again and again, until the end of the story.
 		loop() {
