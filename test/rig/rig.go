@@ -79,7 +79,8 @@ var Names = []string{"os", "web"}
 
 // New makes a device with an OS update "42.3" and enrols it: the baseline is
 // in base and current. Each image holds the files "version" (the text
-// "NAME base") and "run" (a copy of /bin/sleep).
+// "NAME base"), "run" (a copy of /bin/sleep) and "plain" (the same, which no trust
+// cache lists).
 func New(t testing.TB, v *Vendor) *Device {
 	t.Helper()
 	d := &Device{Root: namespace.Dir(t), t: t, vendor: v}
@@ -127,6 +128,7 @@ func (d *Device) build(path, name, version string) image.Summary {
 	program, err := os.ReadFile("/bin/sleep")
 	check(d.t, err)
 	check(d.t, os.WriteFile(filepath.Join(tree, "run"), program, 0o755))
+	check(d.t, os.WriteFile(filepath.Join(tree, "plain"), program, 0o644))
 	next := path + ".new"
 	f, err := os.Create(next)
 	check(d.t, err)

@@ -39,7 +39,7 @@ func compiled(t *testing.T, args ...string) string {
 func TestKernel(t *testing.T) {
 	tests := compiled(t, "test", "-c", "./device/enforce")
 	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare}, vm.Files{"enforce.test": tests}, `
-		./enforce.test -test.v -test.bench . -test.benchtime 100x 2>&1
+		./enforce.test -test.v -test.bench . -test.benchtime 30x 2>&1
 		code=$?
 		dmesg | grep -iE 'BUG|oops|bpf' | tail -5
 		exit $code`)
