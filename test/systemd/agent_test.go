@@ -27,14 +27,14 @@ func TestAgent(t *testing.T) {
 		readerApp:                           readerOf,
 		"etc/systemd/system/reader.service": program,
 	})
-	k.Run("systemctl is-active sealant.service sealant-launch.socket")
+	k.active("sealant.service", "sealant-launch.socket")
 	if mine, all := k.Run("readlink /proc/$(systemctl show -P MainPID sealant)/ns/mnt"), k.Run("readlink /proc/1/ns/mnt"); mine != all {
 		t.Errorf("what the agent mounts nobody would see: %s and %s", mine, all)
 	}
 	k.Run("grep -q 'NoNewPrivs:.*1' /proc/$(systemctl show -P MainPID sealant)/status")
 
 	// What the boot did was confirmed, after the system had come up.
-	k.Run("systemctl is-active sealant-confirm.service boot-complete.target")
+	k.active("boot-complete.target", "sealant-confirm.service")
 
 	k.Run(person)
 	k.Run("systemctl start reader")
@@ -86,10 +86,17 @@ func TestLauncher(t *testing.T) {
 	k := newKiosk(t, nil)
 	k.Run("useradd -m -u 1000 anna")
 	k.stage(k.a.ID)
-	out := k.Run("runuser -u anna -- sealant run -- /bin/sh -c 'cat /usr/lib/cryptexes/web/version; grep -E \"^(NoNewPrivs|Seccomp|CapBnd):\" /proc/self/status; cat /proc/self/cgroup'")
-	want := k.Run("runuser -u anna -- /bin/sh -c 'grep -E \"^(NoNewPrivs|Seccomp|CapBnd):\" /proc/self/status; cat /proc/self/cgroup'")
-	if out != "web (a)"+want {
-		t.Errorf("not as the caller has it:\n%s\nwant\n%s", out, want)
+	k.active("sealant-launch.socket")
+	out := k.Run(`cat >/tmp/show <<'END'
+grep -E "^(Uid|Gid|Groups|NoNewPrivs|Seccomp|CapBnd|CapEff):" /proc/self/status
+cat /proc/self/cgroup /proc/self/attr/current; pwd; echo "$MARK"; ulimit -a; umask; cat /usr/lib/cryptexes/web/version; echo
+END
+		chmod 755 /tmp/show
+		systemd-run --quiet --wait --pipe --uid=anna --unit=caller --working-directory=/var -p LimitNOFILE=777 -p UMask=0027 --setenv=MARK=here \
+			sh -c 'sh /tmp/show; echo ----; sealant run -- /bin/sh /tmp/show'`)
+	mine, theirs, _ := strings.Cut(out, "----\n")
+	if theirs != strings.Replace(mine, "web base", "web (a)", 1) || !strings.Contains(mine, "web base") {
+		t.Errorf("not as the caller has it:\n%s\nwant\n%s", theirs, mine)
 	}
 	if state := k.Run("systemctl show -P ActiveState sealant-launch.service"); state != "active\n" {
 		t.Errorf("%q", state)
@@ -99,11 +106,8 @@ func TestLauncher(t *testing.T) {
 		"unshare --mount --propagation private sh -c 'mkdir -p /tmp/c/usr && mount --rbind /usr /tmp/c/usr && cat /tmp/c/usr/lib/cryptexes/web/version'",
 		"systemd-nspawn --quiet --directory=/ --volatile=yes --register=no --keep-unit --bind-ro=/usr --pipe cat /usr/lib/cryptexes/web/version",
 	} {
-		if out, err := k.Try("sealant run -- " + wrap); err != nil || !strings.Contains(out, "web (a)") {
-			t.Logf("container: %s: %v %s", wrap, err, out)
-			if strings.HasPrefix(wrap, "unshare") {
-				t.Error("a container that binds /usr does not see the content")
-			}
+		if out, err := k.Try("systemd-run --quiet --wait --pipe -p Delegate=yes sealant run -- " + wrap); err != nil || !strings.Contains(out, "web (a)") {
+			t.Errorf("a container that binds /usr does not see the content: %s: %v %s", wrap, err, out)
 		}
 	}
 }
@@ -111,7 +115,8 @@ func TestLauncher(t *testing.T) {
 // The agent at rest is small, and a service killed or stuck comes back.
 func TestAgentAtRest(t *testing.T) {
 	k := newKiosk(t, nil)
-	k.Eventually("the agent is up", "sealant ps >/dev/null; sealant status >/dev/null")
+	k.active("sealant.service")
+	k.Run("sealant ps >/dev/null; sealant status >/dev/null")
 	rss := func() int {
 		text := k.Run("grep VmRSS /proc/$(systemctl show -P MainPID sealant)/status")
 		n, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(text))

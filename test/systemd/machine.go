@@ -145,8 +145,11 @@ func (m *Machine) pause(ctx context.Context, what string) {
 	}
 }
 
-// childOf finds the only child of a process, 0 if it has none.
+// childOf finds the child of unshare, 0 while the process is not that yet.
 func childOf(pid int) int {
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || string(name) != "unshare\n" {
+		return 0
+	}
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return 0

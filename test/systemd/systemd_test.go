@@ -184,3 +184,14 @@ func (k *kiosk) content(unit string) string {
 		[[ $(readlink /proc/$pid/exe) != */systemd* ]]
 		nsenter -t $pid -m cat /usr/lib/cryptexes/web/version`))
 }
+
+// active fails the test if a unit does not run, with what it said.
+func (k *kiosk) active(units ...string) {
+	k.t.Helper()
+	for _, u := range units {
+		if _, err := k.Try("for i in $(seq 50); do systemctl is-active " + u + " && exit; sleep 0.2; done; exit 1"); err != nil {
+			said, _ := k.Try("systemctl status --no-pager --full " + u + "; journalctl --no-pager -u " + u + " | tail -20")
+			k.t.Fatalf("%s does not run:\n%s", u, said)
+		}
+	}
+}
