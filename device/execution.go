@@ -222,6 +222,25 @@ func (d *Device) StrictService(pid int) error {
 	return g.MarkGroup(id, linux.GroupAlive())
 }
 
+// StrictUnits writes into dir a drop-in for the service of every strict app, so that
+// it marks itself before it starts.
+func (d *Device) StrictUnits(dir string) error {
+	for _, app := range d.Config.Apps {
+		if !app.Strict || app.Unit == "" || filepath.Base(app.Unit) != app.Unit {
+			continue
+		}
+		folder := filepath.Join(dir, app.Unit+".d")
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("cannot make %s strict: %w", app.Unit, err)
+		}
+		text := "# Written by sealant: apps.d says that this service is strict.\n[Service]\nExecStartPre=+/usr/bin/sealant enforce strict\n"
+		if err := os.WriteFile(filepath.Join(folder, "20-sealant-strict.conf"), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("cannot make %s strict: %w", app.Unit, err)
+		}
+	}
+	return nil
+}
+
 func (d *Device) examineExecution(g *Diagnosis) {
 	e, err := d.Execution()
 	switch {

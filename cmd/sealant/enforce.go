@@ -21,7 +21,7 @@ that (BPF LSM); policy says how strictly (trust.execution: off, audit, enforce).
 What was refused is in the journal and counted.`,
 		Example: "  sealant enforce status\n  journalctl SEALANT_EVENT=denied",
 	}
-	c.AddCommand(newEnforceStatus(), newEnforceLoad(), newEnforceStrict(), newEnforceUnload())
+	c.AddCommand(newEnforceStatus(), newEnforceLoad(), newEnforceStrict(), newEnforceUnload(), newEnforceGenerate())
 	return c
 }
 
@@ -85,7 +85,7 @@ func newEnforceStrict() *cobra.Command {
 all that it starts, executes only what is sealed. Units of strict apps run it before
 they start (ExecStartPre=+).`,
 		Example: "  ExecStartPre=+/usr/bin/sealant enforce strict",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := openDevice(cmd)
 			if err != nil {
@@ -104,12 +104,28 @@ func newEnforceUnload() *cobra.Command {
 enforced, and strict apps that run are strict no more. The agent, while policy
 wants enforcement, loads them again within a minute.`,
 		Example: "  sealant enforce unload",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
 				return fault.New(fault.Policy, "cannot take the guard out of the kernel: it needs root")
 			}
 			return enforce.Unload()
+		},
+	}
+}
+
+func newEnforceGenerate() *cobra.Command {
+	return &cobra.Command{
+		Use:    "generate DIR",
+		Hidden: true,
+		Short:  "write drop-ins for the services of strict apps; a generator of systemd's runs it",
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := openDevice(cmd)
+			if err != nil {
+				return err
+			}
+			return d.StrictUnits(args[0])
 		},
 	}
 }

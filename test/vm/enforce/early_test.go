@@ -9,14 +9,12 @@ import (
 	"github.com/sealant-os/sealant/test/vm"
 )
 
-// strictUnit is a service of a strict app, as its drop-in makes it. It says what it
-// and its child may execute.
+// strictUnit is a service of a strict app. It says what it and its child may execute.
 const strictUnit = `[Unit]
 Description=A strict app
 
 [Service]
 Type=oneshot
-ExecStartPre=+/usr/bin/sealant enforce strict
 ExecStart=/bin/sh -c '/var/tmp/x && echo "x: yes" || echo "x: no"; /bin/sh -c "setsid /var/tmp/x && echo child: yes || echo child: no"; /usr/lib/cryptexes/web/listed && echo "listed: yes"'
 StandardOutput=file:/run/strict.txt
 `
@@ -38,6 +36,8 @@ func TestEarly(t *testing.T) {
 		cp -a root/. /
 		cp sealant /usr/bin/; cp sealant-boot /usr/lib/sealant/
 		cp units/sealant-boot.service units/sealant-enforce.service /usr/lib/systemd/system/
+		mkdir -p /etc/sealant/apps.d; cp units/system-generators/sealant-strict /usr/lib/systemd/system-generators/
+		printf 'cryptexes=["web"]\nunit="strict.service"\nstrict=true\n' >/etc/sealant/apps.d/strict.toml
 		cat >/usr/lib/systemd/system/strict.service <<-E
 		`+strictUnit+`
 		E
