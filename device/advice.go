@@ -124,8 +124,52 @@ func (d *Device) settle(ctx context.Context) error {
 	return nil
 }
 
-// damagedArm says whether an arm's content fails its seal: every byte is read.
+// crashDamage is what was found damaged at a crash and was not repaired since.
+func (d *Device) crashDamage(prompts *evidence.Prompts) *evidence.Damage {
+	found := prompts.Damage()
+	if found == nil {
+		return nil
+	}
+	records, _ := d.Store.History() // what comes before a break counts
+	for _, r := range slices.Backward(records) {
+		if r.Time.Before(found.Time) {
+			break
+		}
+		if r.Event == "repaired" {
+			return nil
+		}
+	}
+	return found
+}
+
+// mendedFor is how long ago content may have been mended that an app mapped when it
+// crashed: it keeps the damaged one until it is relaunched.
+const mendedFor = 10 * time.Minute
+
+// knownDamage says whether the kernel has refused to read a block: it tells at once,
+// and what tells it may be mended before anybody weighs the crash.
+func (d *Device) knownDamage() bool {
+	if list, err := activate.Damaged(d.Store); err == nil && len(list) > 0 {
+		return true
+	}
+	records, _ := d.Store.History()
+	for _, r := range slices.Backward(records) {
+		if d.Now().Sub(r.Time) > mendedFor {
+			return false
+		}
+		if r.Event == "damaged" && r.Reason == fault.Seal.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// damagedArm says whether an arm's content fails its seal: as the kernel knows it,
+// else every byte is read.
 func (d *Device) damagedArm(ctx context.Context, arm evidence.Arm) (bool, error) {
+	if d.knownDamage() {
+		return true, nil
+	}
 	for _, linked := range []func(*store.Store) (string, error){activate.Booted, activate.Staged} {
 		id, err := linked(d.Store)
 		if err != nil || id == "" {

@@ -84,7 +84,7 @@ func (d *Device) Evidence(ctx context.Context) (Evidence, error) {
 	if n, ok := prompts.Pending(); ok && n.Release == e.Release {
 		e.Pending = &Question{n, n.Text()}
 	}
-	e.Damage = prompts.Damage()
+	e.Damage = d.crashDamage(prompts)
 	return e, nil
 }
 

@@ -42,7 +42,7 @@ func (d *Device) Settings(ctx context.Context) (settings.View, error) {
 	if n, ok := p.Pending(); ok && n.Release == s.Release && d.Config.Policy.UIMode != "none" {
 		v.Question = &n
 	}
-	if damage := p.Damage(); damage != nil {
+	if damage := d.crashDamage(p); damage != nil {
 		v.Damaged = d.appName(damage.App)
 	}
 	return v, nil
