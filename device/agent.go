@@ -79,6 +79,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 // onBus serves on the system's bus for as long as there is one; a bus that is
 // restarted is found again. A machine without one works without.
 func onBus(ctx context.Context, root string, methods map[string]localapi.Method, log *slog.Logger) error {
+	pause := time.Second
 	for said := false; ctx.Err() == nil; said = true {
 		err := bus.Serve(ctx, root, methods)
 		if err != nil && ctx.Err() == nil && (!said || !errors.Is(err, bus.ErrNone)) {
@@ -86,14 +87,15 @@ func onBus(ctx context.Context, root string, methods map[string]localapi.Method,
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(busPause):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, busPause)
 	}
 	return nil
 }
 
-// busPause is how long to wait before the bus is looked for again.
-const busPause = 30 * time.Second
+// busPause is how long to wait at most before the bus is looked for again.
+const busPause = time.Minute
 
 func launchServer(st *store.Store, open Opener) *launch.Server {
 	return &launch.Server{Store: st, Apps: func() ([]policy.App, error) {
@@ -136,8 +138,9 @@ func confirmBoot(ctx context.Context, d *Device, log *slog.Logger) {
 	log.Info("boot "+c.State, "set", c.Set)
 }
 
-// together runs the parts of the agent until the first of them fails or ctx
-// ends, and returns when all have ended.
+// together runs the parts of the agent until one of them fails or ctx ends, and
+// returns when all have ended. A part that has nothing to do on this machine may
+// end before.
 func together(ctx context.Context, parts []func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -147,10 +150,12 @@ func together(ctx context.Context, parts []func(context.Context) error) error {
 	}
 	var errs []error
 	for range parts {
-		if err := <-ended; err != nil && ctx.Err() == nil {
-			errs = append(errs, err)
+		if err := <-ended; err != nil {
+			if ctx.Err() == nil {
+				errs = append(errs, err)
+			}
+			stop()
 		}
-		stop()
 	}
 	return errors.Join(errs...)
 }

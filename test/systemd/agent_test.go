@@ -28,7 +28,7 @@ func TestAgent(t *testing.T) {
 		"etc/systemd/system/reader.service": program,
 	})
 	k.active("sealant.service", "sealant-launch.socket")
-	if mine, all := k.Run("readlink /proc/$(systemctl show -P MainPID sealant)/ns/mnt"), k.Run("readlink /proc/1/ns/mnt"); mine != all {
+	if mine, all := k.Run("readlink -v /proc/$(systemctl show -P MainPID sealant)/ns/mnt"), k.Run("readlink -v /proc/1/ns/mnt"); mine != all {
 		t.Errorf("what the agent mounts nobody would see: %s and %s", mine, all)
 	}
 	k.Run("grep -q 'NoNewPrivs:.*1' /proc/$(systemctl show -P MainPID sealant)/status")

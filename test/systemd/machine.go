@@ -188,7 +188,8 @@ func (m *Machine) Run(script string) string {
 	m.t.Helper()
 	out, err := m.Try("set -euo pipefail\n" + script)
 	if err != nil {
-		m.t.Fatalf("%v: in\n%s\nit said:\n%s", err, script, out)
+		said, _ := m.Try("journalctl --no-pager -b -n 30")
+		m.t.Fatalf("%v: in\n%s\nit said:\n%s\nthe journal:\n%s", err, script, out, said)
 	}
 	return out
 }
