@@ -33,10 +33,13 @@ type Execution struct {
 // operating system's own programs and libraries.
 var baseFolders = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
-// executionMode is what policy wants. A device that lives in a folder has no say
-// in its machine's kernel.
+// isMachine says whether the device is the machine that this runs on. One that lives
+// in a folder has no say in its machine's kernel.
+func (d *Device) isMachine() bool { return d.Store.Root() == "/" }
+
+// executionMode is what policy wants.
 func (d *Device) executionMode() (enforce.Mode, error) {
-	if d.Store.Root() != "/" {
+	if !d.isMachine() {
 		return enforce.Off, nil
 	}
 	return enforce.ParseMode(d.Config.Policy.TrustExecution)
@@ -48,6 +51,9 @@ func (d *Device) executionMode() (enforce.Mode, error) {
 //
 // A cryptex whose list can't be verified any more executes nothing.
 func (d *Device) LoadExecution(ctx context.Context) error {
+	if !d.isMachine() {
+		return nil
+	}
 	mode, err := d.executionMode()
 	if err != nil {
 		return err
@@ -119,7 +125,7 @@ func admit(g *enforce.Guard) activate.Admit {
 // second part must be called in the end.
 func (d *Device) admitter() (activate.Admit, func(), error) {
 	nobody := func() {}
-	if d.Store.Root() != "/" {
+	if !d.isMachine() {
 		return nil, nobody, nil
 	}
 	g, err := enforce.Open()
@@ -149,9 +155,12 @@ func (d *Device) Execution() (Execution, error) {
 	if err != nil {
 		return e, err
 	}
-	if d.Store.Root() != "/" {
+	if !d.isMachine() {
 		e.Text = "this device lives in a folder"
 		return e, nil
+	}
+	if !linux.Root() {
+		return e, fmt.Errorf("cannot see what is enforced: %w", fs.ErrPermission)
 	}
 	g, err := enforce.Open()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -226,7 +235,7 @@ func (d *Device) StrictService(pid int) error {
 // it marks itself before it starts.
 func (d *Device) StrictUnits(dir string) error {
 	for _, app := range d.Config.Apps {
-		if !app.Strict || app.Unit == "" || filepath.Base(app.Unit) != app.Unit {
+		if !app.Strict || app.Unit == "" {
 			continue
 		}
 		folder := filepath.Join(dir, app.Unit+".d")
@@ -248,7 +257,7 @@ func (d *Device) examineExecution(g *Diagnosis) {
 		g.add("X1", "warn", "run sealant doctor as root", "only root can see whether trust caches are enforced")
 	case err != nil:
 		g.add("X1", "bad", "sealant enforce load", "%v", err)
-	case d.Store.Root() != "/":
+	case !d.isMachine():
 		g.add("X1", "warn", "", "trust caches are not enforced: %s", e.Text)
 	case e.Policy == enforce.Off.String() && e.Mode == e.Policy:
 		g.add("X1", "warn", "trust.execution = \"enforce\"", "policy lets anything execute from a cryptex")
@@ -303,6 +312,10 @@ func keepExecution(ctx context.Context, open Opener, log *slog.Logger) error {
 	said := ""
 	for {
 		d, err := open()
+		if err == nil && !d.isMachine() {
+			<-ctx.Done()
+			return nil
+		}
 		if err == nil {
 			err = d.LoadExecution(ctx)
 		}
@@ -315,7 +328,7 @@ func keepExecution(ctx context.Context, open Opener, log *slog.Logger) error {
 		} else if err == nil {
 			said = ""
 		}
-		if err == nil && ctx.Err() == nil && d.Store.Root() == "/" {
+		if err == nil && ctx.Err() == nil {
 			err = watchExecution(ctx, d, log)
 			if err == nil {
 				continue
