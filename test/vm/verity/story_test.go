@@ -14,14 +14,14 @@ import (
 	"github.com/sealant-os/sealant/test/vm"
 )
 
-// parts are the offsets, in an image's file, of a byte in each of its parts.
-func parts(t *testing.T, path string) map[string]int64 {
+// opened opens an image of this machine.
+func opened(t *testing.T, path string) *image.Cryptex {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
@@ -30,9 +30,16 @@ func parts(t *testing.T, path string) map[string]int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// parts are the offsets, in an image's file, of a byte in each of its parts.
+func parts(t *testing.T, path string) map[string]int64 {
+	t.Helper()
+	c := opened(t, path)
 	return map[string]int64{
 		"data": c.DataSize / 2, "superblock": c.DataSize + 100, "tree": c.TreeOffset() + 64,
-		"cache": c.TrustCacheOffset() + 10, "footer": st.Size() - 4000, "digest": st.Size() - 3,
+		"cache": c.TrustCacheOffset() + 10, "footer": c.Size - 4000, "digest": c.Size - 3,
 	}
 }
 

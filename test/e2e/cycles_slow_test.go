@@ -1,0 +1,88 @@
+//go:build slow
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sealant-os/sealant/device"
+	"github.com/sealant-os/sealant/test/namespace"
+)
+
+// TestCycles installs and removes an improvement 300 times, with every restart:
+// mounts, loop devices, descriptors and the files of the state stay as many as
+// they were (lesson 27). SEALANT_CYCLES is another number, for machines that
+// are slow.
+func TestCycles(t *testing.T) {
+	cycles := 300
+	if n, err := strconv.Atoi(os.Getenv("SEALANT_CYCLES")); err == nil {
+		cycles = n
+	}
+	v := newVendor(t)
+	m := v.enrolled("")
+	v.release(1, 100)
+	if _, err := m.install(""); err != nil {
+		t.Fatal(err)
+	}
+	cycle := func() {
+		t.Helper()
+		if m.boot(); m.level("web") != 1 {
+			t.Fatalf("web is at level %d", m.level("web"))
+		}
+		if _, err := m.open().Remove(t.Context(), device.RemoveOptions{}, user, m.log); err != nil {
+			t.Fatal(err)
+		}
+		if m.boot(); m.level("web") != 0 {
+			t.Fatalf("web is at level %d", m.level("web"))
+		}
+		if _, err := m.open().Reapply(t.Context(), device.ReapplyOptions{}, user, m.log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle()
+	cycle()
+	// Connections to the server stay open for half a minute: they are no leak.
+	before, files := namespace.Counted(t, m.root), m.files()
+	before.Files = m.descriptors()
+	for range cycles {
+		cycle()
+	}
+	var after namespace.Count
+	for range 200 { // the kernel takes devices down a moment after their last use
+		after = namespace.Counted(t, m.root)
+		if after.Files = m.descriptors(); after == before {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("%d cycles: %+v and %d files before, %+v and %d files after", cycles, before, files, after, m.files())
+	if after != before || m.files() != files {
+		t.Error("something leaks")
+	}
+}
+
+// descriptors counts what this process has open, without sockets.
+func (m *machine) descriptors() (n int) {
+	list, err := os.ReadDir("/proc/self/fd")
+	m.v.must(err)
+	for _, fd := range list {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && !strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+// files counts the files of the device's state.
+func (m *machine) files() (n int) {
+	m.v.must(filepath.WalkDir(filepath.Join(m.root, "var/lib/sealant"), func(_ string, _ os.DirEntry, err error) error {
+		n++
+		return err
+	}))
+	return n
+}
