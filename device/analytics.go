@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/report"
 	"github.com/sealant-os/sealant/release"
+	"github.com/sealant-os/sealant/trust/token"
 )
 
 // Analytics is what this device may tell the vendor, and what it would tell.
@@ -229,14 +232,62 @@ func shareOnce(ctx context.Context, open Opener) error {
 	if err := desk.Days(d.Now(), runtime.GOARCH, d.rollouts(ctx), d.watched(), useOf(d.Recorder)); err != nil {
 		return err
 	}
-	return desk.Send(d.Now(), d.Config.Policy.AnalyticsShare == "never", func(body []byte) bool {
-		return d.sendReport(ctx, body)
-	})
+	forbidden := d.Config.Policy.AnalyticsShare == "never"
+	key, err := d.reportKey()
+	if err != nil {
+		return err
+	}
+	var stocked error
+	if key != nil {
+		stocked = desk.Stock(d.Now(), forbidden, key, func(day string, blinded [][]byte) (token.Answer, error) {
+			return d.askTokens(ctx, day, blinded)
+		})
+	}
+	return errors.Join(stocked, desk.Send(d.Now(), forbidden, key != nil, func(body []byte, token string) bool {
+		return d.sendReport(ctx, body, token)
+	}))
+}
+
+// reportKey is the key of the tokens that reports spend; nil if the operating
+// system pins none, and reports need none.
+func (d *Device) reportKey() (*token.Public, error) {
+	text, err := store.ReadFile(d.Store.ReportKeyPath(), token.MaxToken)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return token.ParsePublic(string(text))
+}
+
+type tokenRequest struct {
+	Day     string   `json:"day"`
+	Blinded [][]byte `json:"blinded"`
+}
+
+type tokenAnswer struct {
+	Points [][]byte `json:"points"`
+	Proof  []byte   `json:"proof"`
+}
+
+// askTokens asks the server for tokens in this device's name. They are blinded.
+func (d *Device) askTokens(ctx context.Context, day string, blinded [][]byte) (token.Answer, error) {
+	server, err := d.upstream()
+	if err != nil {
+		return token.Answer{}, err
+	}
+	var a tokenAnswer
+	err = server.Post(ctx, reportsPath+"/tokens", tokenRequest{day, blinded}, &a)
+	if fault.KindOf(err) == fault.Refused {
+		err = fmt.Errorf("%w: %w", analytics.ErrRefused, err)
+	}
+	return token.Answer{Points: a.Points, Proof: a.Proof}, err
 }
 
 // sendReport sends one report. It has a connection of its own, no signature and
 // nothing else that names this device. done is false where trying again helps.
-func (d *Device) sendReport(ctx context.Context, body []byte) (done bool) {
+func (d *Device) sendReport(ctx context.Context, body []byte, token string) (done bool) {
 	if d.server() == "" {
 		return false
 	}
@@ -248,6 +299,9 @@ func (d *Device) sendReport(ctx context.Context, body []byte) (done bool) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "sealant")
+	if token != "" {
+		req.Header.Set("Sealant-Token", token)
+	}
 	client := &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,

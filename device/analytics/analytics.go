@@ -65,6 +65,9 @@ type state struct {
 	Built   string            `json:"built"`   // the last UTC day that was looked at, "" for none
 	Offered map[string]bool   `json:"offered"` // what was offered at the end of that day
 	Waiting []waiting         `json:"waiting"`
+	Tokens  []string          `json:"tokens,omitempty"` // unspent, oldest first
+	Asked   string            `json:"asked,omitempty"`  // the UTC day for which tokens were asked last
+	Tried   time.Time         `json:"tried,omitzero"`   // when that was tried last, and failed
 }
 
 // waiting is a report that was not sent yet.
@@ -72,7 +75,8 @@ type waiting struct {
 	Origin Origin    `json:"origin"`
 	Made   time.Time `json:"made"`
 	Due    time.Time `json:"due"`
-	Body   string    `json:"body"` // the exact bytes
+	Body   string    `json:"body"`            // the exact bytes
+	Token  string    `json:"token,omitempty"` // that it spends, once there was a try
 }
 
 // Open is the desk in dir, which need not exist yet.
@@ -119,6 +123,9 @@ func parse(data []byte) (state, error) {
 	if s.Built != "" && !isDay(s.Built) {
 		return s, fmt.Errorf("day %q", s.Built)
 	}
+	if err := s.checkTokens(); err != nil {
+		return s, err
+	}
 	for _, w := range s.Waiting {
 		if _, on := s.Since[w.Origin]; !on {
 			return s, fmt.Errorf("a report of %q waits although nobody agreed", w.Origin)
@@ -158,6 +165,9 @@ func (d *Desk) Switch(o Origin, on bool, now time.Time) error {
 		}
 		delete(s.Since, o)
 		s.purge(o)
+		if len(s.Since) == 0 {
+			s.Tokens, s.Asked, s.Tried = nil, "", time.Time{}
+		}
 		return true
 	})
 }
@@ -252,13 +262,14 @@ func (d *Desk) Waiting(o Origin) ([][]byte, error) {
 // looked at before each, on disk: another process may have turned one. send
 // returns whether the report is done with, sent or refused for good; what is not
 // is tried again until it is Stale. forbidden (by policy) counts as switched off.
-func (d *Desk) Send(now time.Time, forbidden bool, send func(body []byte) (done bool)) error {
+// With tokens each report spends one, and waits until there is one.
+func (d *Desk) Send(now time.Time, forbidden, tokens bool, send func(body []byte, token string) (done bool)) error {
 	for {
-		next, ok, err := d.due(now, forbidden)
+		next, ok, err := d.due(now, forbidden, tokens)
 		if err != nil || !ok {
 			return err
 		}
-		done := send([]byte(next.Body))
+		done := send([]byte(next.Body), next.Token)
 		if err := d.change(func(s *state) bool { return s.settle(next, done, now) }); err != nil {
 			return err
 		}
@@ -268,8 +279,8 @@ func (d *Desk) Send(now time.Time, forbidden bool, send func(body []byte) (done 
 	}
 }
 
-// due finds the next report that may be sent now.
-func (d *Desk) due(now time.Time, forbidden bool) (next waiting, ok bool, err error) {
+// due finds the next report that may be sent now, and gives it a token.
+func (d *Desk) due(now time.Time, forbidden, tokens bool) (next waiting, ok bool, err error) {
 	err = d.change(func(s *state) bool {
 		before := len(s.Waiting)
 		for _, o := range []Origin{Own, Paired} {
@@ -277,14 +288,25 @@ func (d *Desk) due(now time.Time, forbidden bool) (next waiting, ok bool, err er
 				s.purge(o)
 			}
 		}
-		for _, w := range s.Waiting {
+		changed := len(s.Waiting) != before
+		for i := range s.Waiting {
+			w := &s.Waiting[i]
 			// A clock that was set back must not hold a report for years.
-			if !w.Due.After(now) || w.Made.After(now.Add(MaxDelay)) {
-				next, ok = w, true
+			if w.Due.After(now) && !w.Made.After(now.Add(MaxDelay)) {
+				continue
+			}
+			if !tokens {
+				next, ok = *w, true
 				break
 			}
+			gave, can := s.give(w, now)
+			changed = changed || gave
+			if can {
+				next, ok = *w, true
+			}
+			break // where the oldest finds no token, none does
 		}
-		return len(s.Waiting) != before
+		return changed
 	})
 	return next, ok && err == nil, err
 }

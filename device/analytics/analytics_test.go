@@ -33,7 +33,7 @@ func waits(t *testing.T, d *Desk, o Origin) int {
 // sent sends what is due and returns the bodies.
 func sent(t *testing.T, d *Desk, now time.Time, forbidden bool) (bodies []string) {
 	t.Helper()
-	must(t, d.Send(now, forbidden, func(body []byte) bool {
+	must(t, d.Send(now, forbidden, false, func(body []byte, _ string) bool {
 		bodies = append(bodies, string(body))
 		return true
 	}))
@@ -162,7 +162,7 @@ func TestConsentAtSending(t *testing.T) {
 	}
 	// Another process turns the switch off while the first report is on its way.
 	var out int
-	must(t, d.Send(monday.Add(3*day), false, func([]byte) bool {
+	must(t, d.Send(monday.Add(3*day), false, false, func([]byte, string) bool {
 		out++
 		must(t, other.Switch(Own, false, monday.Add(3*day)))
 		return true
@@ -184,7 +184,7 @@ func TestServerDown(t *testing.T) {
 	recommend(t, d, monday.Add(day))
 	tries := 0
 	for at := monday.Add(day); at.Before(monday.Add(8 * day)); at = at.Add(10 * time.Minute) {
-		must(t, d.Send(at, false, func([]byte) bool { tries++; return false }))
+		must(t, d.Send(at, false, false, func([]byte, string) bool { tries++; return false }))
 	}
 	if waits(t, d, Own) != 0 || tries < 48 || tries > 24*4 {
 		t.Errorf("%d tries, %d wait: once an hour for four days", tries, waits(t, d, Own))

@@ -27,6 +27,12 @@ func (s *Store) TicketRootPath() string {
 // LogKeyPath is the pinned key of the public log of sets; there may be none.
 func (s *Store) LogKeyPath() string { return filepath.Join(s.root, "usr/lib/sealant/log-key.txt") }
 
+// ReportKeyPath is the pinned key of the tokens that reports spend; there may be
+// none.
+func (s *Store) ReportKeyPath() string {
+	return filepath.Join(s.root, "usr/lib/sealant/report-key.txt")
+}
+
 // MountPoint is where a cryptex's content appears to everybody.
 func (s *Store) MountPoint(cryptex string) string {
 	return filepath.Join(s.root, "usr/lib/cryptexes", cryptex)
