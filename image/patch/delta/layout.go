@@ -22,8 +22,9 @@ type Layout struct {
 // Element is an ELF file of the new data.
 type Element struct {
 	Base int64
-	Tail int64 // see elfref.Loads
-	Old  int   // index of the old data's file that it stems from, -1 for none
+	Cut  int64 // see elfref.Loads
+	Tail int64
+	Old  int // index of the old data's file that it stems from, -1 for none
 }
 
 // Fix says where a place that fields count from has gone, where the projection
@@ -35,6 +36,8 @@ const (
 	maxElements = 1 << 16
 	maxFixes    = 1 << 20
 	maxOffset   = 1 << 60
+
+	block = 4096 // bytes, of what comes before a tail
 )
 
 // EncodeLayout codes a layout; old are the ELF files of the old data.
@@ -76,7 +79,7 @@ func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*
 	}
 	last := int64(-1)
 	for _, e := range l.Elements {
-		if e.Base <= last || e.Base >= newSize || e.Tail < 0 || e.Tail >= newSize || e.Old < -1 || e.Old >= len(old) {
+		if e.Base <= last || e.Base >= newSize || e.Cut < 0 || e.Cut >= newSize || e.Tail < 0 || e.Tail >= newSize || e.Old < -1 || e.Old >= len(old) {
 			return nil, fmt.Errorf("element at %d is out of bounds", e.Base)
 		}
 		last = e.Base
@@ -89,7 +92,7 @@ type elementCoder struct {
 	count, fixes entropy.Numbers
 	usual        entropy.Flag
 	old, base    entropy.Numbers
-	tail         entropy.Numbers
+	tail, cut    entropy.Numbers
 	from, to     entropy.Numbers
 }
 
@@ -105,17 +108,17 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 	p := align.Project(l.Runs)
 	next, end := 0, int64(0)
 	for i := range l.Elements {
-		e := &l.Elements[i]
+		e := l.Elements[i]
 		guess := Element{Base: end, Old: -1}
 		if next < len(old) {
 			guess = k.guess(p, old, next)
 		}
 		usual := 0
-		if *e == guess {
+		if e == guess {
 			usual = 1
 		}
 		if k.usual.Code(c, usual) != 0 {
-			*e = guess
+			e = guess
 		} else {
 			e.Old = int(entropy.Unzigzag(k.old.Code(c, entropy.Zigzag(int64(e.Old-next)))&(1<<32-1))) + next
 			guess = Element{Base: end, Old: e.Old}
@@ -132,9 +135,22 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 				return fmt.Errorf("element is out of range")
 			}
 			e.Tail = guess.Tail + t
+			cut := int64(0) // of the whole blocks that come before the tail
+			if e.Tail != 0 {
+				cut = entropy.Unzigzag(k.cut.Code(c, entropy.Zigzag((e.Cut-guess.Cut)/block)))
+			}
+			if cut > maxOffset/block || cut < -maxOffset/block {
+				return fmt.Errorf("element is out of range")
+			}
+			if e.Cut = guess.Cut + cut*block; e.Tail == 0 {
+				e.Cut = 0
+			}
 		}
 		if err := c.Err(); err != nil {
 			return err
+		}
+		if c.Decoding() {
+			l.Elements[i] = e
 		}
 		next, end = e.Old+1, e.Base
 	}
@@ -147,6 +163,7 @@ func (k *elementCoder) guess(p *align.Projection, old []*elfref.Element, i int) 
 	e.Base, _ = p.At(old[i].Base)
 	if old[i].Tail != 0 {
 		e.Tail, _ = p.At(old[i].Tail)
+		e.Cut = old[i].Cut
 	}
 	return e
 }

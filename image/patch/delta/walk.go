@@ -359,7 +359,7 @@ func (w *walker) loadsOf(i int) *elfref.Loads {
 	if n > int64(len(head)) {
 		return none
 	}
-	l := elfref.ParseLoads(head[:n], base, w.layout.Elements[i].Tail, maxOffset, i)
+	l := elfref.ParseLoads(head[:n], base, w.layout.Elements[i].Cut, w.layout.Elements[i].Tail, maxOffset, i)
 	w.loads[i] = &l
 	return &l
 }

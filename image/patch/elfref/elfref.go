@@ -159,11 +159,12 @@ const (
 )
 
 // ParseLoads reads the loads from the first LoadsLength bytes of a file that
-// stands at base in data of limit bytes, and goes on at tail if that is not 0.
-func ParseLoads(head []byte, base, tail, limit int64, index int) Loads {
+// stands at base in data of limit bytes, and from cut on at tail if that is not
+// 0.
+func ParseLoads(head []byte, base, cut, tail, limit int64, index int) Loads {
 	l := Loads{Index: index, Base: base}
-	if size := le.Uint64(head[0x28:]) + uint64(le.Uint16(head[0x3c:]))*sectSize; tail != 0 && size < maxElement {
-		l.Cut, l.Tail = int64(size)/blockSize*blockSize, tail
+	if tail != 0 {
+		l.Cut, l.Tail = cut, tail
 	}
 	for p := headSize; p+progSize <= len(head); p += progSize {
 		h := head[p:]
@@ -234,9 +235,9 @@ type Element struct {
 // maxElement is the largest ELF file that is looked into: offsets have 32 bits.
 const maxElement = 1<<32 - 1
 
-// parse reads the headers of the file at base, with its last bytes at tail if
-// that is not 0; nil if it is none that can be looked into.
-func parse(r io.ReaderAt, base, tail, limit int64, index int) (*Element, error) {
+// parse reads the headers of the file at base, which may have a tail; nil if it
+// is none that can be looked into.
+func parse(r io.ReaderAt, base int64, t tail, limit int64, index int) (*Element, error) {
 	head := make([]byte, min(HeaderSize, limit-base))
 	if _, err := r.ReadAt(head, base); err != nil && err != io.EOF {
 		return nil, err
@@ -251,10 +252,11 @@ func parse(r io.ReaderAt, base, tail, limit int64, index int) (*Element, error) 
 	}
 	e := &Element{arm: le.Uint16(head[0x12:]) == machineARM, position: le.Uint16(head[0x10:]) == 3}
 	e.Size = int64(shoff) + count*sectSize
-	if tail != 0 && (e.Size%blockSize == 0 || tail+e.Size%blockSize > limit) {
+	if t.at != 0 && (e.Size > t.size || t.at+t.size%blockSize > limit) {
 		return nil, nil
 	}
-	e.Loads = ParseLoads(head[:n], base, tail, limit, index)
+	e.Size = max(e.Size, t.size)
+	e.Loads = ParseLoads(head[:n], base, t.size/blockSize*blockSize, t.at, limit, index)
 	if base+e.main() > limit {
 		return nil, nil
 	}
@@ -263,8 +265,8 @@ func parse(r io.ReaderAt, base, tail, limit int64, index int) (*Element, error) 
 		return nil, err
 	}
 	whole := limit - base // how long the file can be
-	if tail != 0 {
-		whole = e.Size
+	if t.at != 0 {
+		whole = t.size
 	}
 	for i := range int(count) {
 		h := table[i*sectSize:]

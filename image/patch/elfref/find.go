@@ -60,9 +60,12 @@ func Find(r io.ReaderAt, size int64) ([]*Element, error) {
 	return found, err
 }
 
+// tail is where the last bytes of a file of a size are, apart from the others.
+type tail struct{ at, size int64 }
+
 // findTails finds, in an EROFS image, the inodes of ELF files whose last bytes
 // lie behind the inode: by the file's place, the bytes' place.
-func findTails(r io.ReaderAt, size int64) (map[int64]int64, error) {
+func findTails(r io.ReaderAt, size int64) (map[int64]tail, error) {
 	const superblock, inode = 1024, 32
 	super := make([]byte, 16)
 	if size < 2*blockSize {
@@ -74,7 +77,7 @@ func findTails(r io.ReaderAt, size int64) (map[int64]int64, error) {
 	if le.Uint32(super) != 0xe0f5e1e2 || super[12] != 12 {
 		return nil, nil
 	}
-	tails := map[int64]int64{}
+	tails := map[int64]tail{}
 	err := chunks(r, size, func(start int64, b []byte) (int64, error) {
 		for i := int64(0); i+inode <= int64(len(b)); i += inode {
 			slot := b[i:]
@@ -83,7 +86,11 @@ func findTails(r io.ReaderAt, size int64) (map[int64]int64, error) {
 				continue
 			}
 			base := int64(le.Uint32(slot[16:])) * blockSize
-			if base == 0 || base > size-blockSize {
+			whole := int64(le.Uint32(slot[8:])) // of the file
+			if slot[0] == 5 {
+				whole |= int64(le.Uint32(slot[12:])) << 32
+			}
+			if base == 0 || base > size-blockSize || whole < blockSize || whole%blockSize == 0 || whole > maxElement {
 				continue
 			}
 			var magic [4]byte
@@ -98,7 +105,7 @@ func findTails(r io.ReaderAt, size int64) (map[int64]int64, error) {
 				after += 12 + 4*(n-1)
 			}
 			if _, twice := tails[base]; !twice {
-				tails[base] = after
+				tails[base] = tail{after, whole}
 			}
 		}
 		return 0, nil

@@ -16,7 +16,7 @@ func layout(old, data *File, runs []align.Run) *delta.Layout {
 	l := &delta.Layout{Runs: runs}
 	stems := pair(old, data, runs)
 	for i, e := range data.Elements {
-		l.Elements = append(l.Elements, delta.Element{Base: e.Base, Tail: e.Tail, Old: stems[i]})
+		l.Elements = append(l.Elements, delta.Element{Base: e.Base, Cut: e.Cut, Tail: e.Tail, Old: stems[i]})
 	}
 	p := align.Project(runs)
 	fixed := map[elfref.Place]bool{}
