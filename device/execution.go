@@ -77,6 +77,17 @@ func (d *Device) LoadExecution(ctx context.Context) error {
 	return errors.Join(d.teach(ctx, g), g.SetMode(mode))
 }
 
+// DemandsExecution says whether somebody has asked for enforcement, rather than that
+// it is the default: then a kernel that can't is a failure.
+func (d *Device) DemandsExecution() bool {
+	for _, s := range d.Config.Origins {
+		if s.Key == "trust.execution" {
+			return s.File != ""
+		}
+	}
+	return false
+}
+
 // teach tells the kernel what it doesn't know yet.
 func (d *Device) teach(ctx context.Context, g *enforce.Guard) error {
 	var errs []error
@@ -265,7 +276,7 @@ func (d *Device) examineExecution(g *Diagnosis) {
 		level, remedy := "bad", "sealant enforce load"
 		if errors.As(enforce.Supported(), new(*fault.Unsupported)) {
 			remedy = "a kernel with CONFIG_BPF_LSM that is started with bpf among lsm="
-			if _, managed := d.Config.Managed("trust.execution"); !managed {
+			if !d.DemandsExecution() {
 				level = "warn"
 			}
 		}

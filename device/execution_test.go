@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/enforce"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 )
@@ -60,6 +62,44 @@ func TestFolderDevicesLeaveTheKernelAlone(t *testing.T) {
 		stop()
 		if err := keepExecution(ctx, open, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestStagesOnThisMachine stages the baseline on the machine that it runs on, as a
+// removal does.
+func TestStagesOnThisMachine(t *testing.T) {
+	if os.Getenv("SEALANT_TEST_MACHINE") == "" {
+		t.Skip("runs in test/vm/enforce, on a machine that is nothing but a device")
+	}
+	d, err := Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := d.Store.Slot(store.Base)
+	if err == nil {
+		err = d.Store.Stage(set.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.attach(t.Context(), func(e Event) { t.Logf("%+v", e) })
+	if id, err := activate.Staged(d.Store); err != nil || id != set.ID {
+		t.Fatalf("staged is %q, %v", id, err)
+	}
+	g, err := enforce.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for _, c := range set.Cryptexes {
+		root, err := os.Open(d.Store.SetMount(set.ID, c.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if guarded, err := g.Guarded(root); !guarded || err != nil {
+			t.Errorf("%s is not guarded: %v", c.Name, err)
 		}
 	}
 }

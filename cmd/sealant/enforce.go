@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,8 @@ func newEnforceLoad() *cobra.Command {
 		Short: "put the guard into the kernel, as policy says",
 		Long: `Load puts the programs into the kernel, teaches them the verified trust cache of
 every cryptex that is attached, and sets the mode that policy wants. The unit
-sealant-enforce.service does so early at boot, and the agent again and again.`,
+sealant-enforce.service does so early at boot, and the agent again and again. A
+kernel that can't is a failure only where somebody has set trust.execution.`,
 		Example: "  sealant enforce load",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,7 +74,12 @@ sealant-enforce.service does so early at boot, and the agent again and again.`,
 			if err != nil {
 				return err
 			}
-			return d.LoadExecution(cmd.Context())
+			err = d.LoadExecution(cmd.Context())
+			if errors.As(err, new(*fault.Unsupported)) && !d.DemandsExecution() {
+				cli.For(cmd).Notef("this machine goes without: %v", err)
+				return nil
+			}
+			return err
 		},
 	}
 }
