@@ -38,6 +38,7 @@ func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
 	d.examineIdentity(&g)
 	d.examineEnforcement(&g)
 	d.examineExecution(&g)
+	d.examineIPE(&g)
 	d.examineClock(&g)
 	d.examineFeed(&g)
 	d.examineLog(&g)

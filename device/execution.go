@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sealant-os/sealant/device/activate"
@@ -295,6 +296,21 @@ func (d *Device) examineExecution(g *Diagnosis) {
 		g.add("X1", "ok", "", "the kernel %s what no trust cache lists (BPF; %d lists, %d files; refused %d, audited %d, not told %d)",
 			verb, len(e.Lists), files, e.Counts.Refused, e.Counts.Audited, e.Counts.Lost)
 		d.examineBase(g)
+	}
+}
+
+// examineIPE names the policies of the kernel's own integrity enforcement that are
+// in force, where there are any.
+func (d *Device) examineIPE(g *Diagnosis) {
+	if !d.isMachine() {
+		return
+	}
+	files, _ := filepath.Glob("/sys/kernel/security/ipe/policies/*/active")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil && strings.TrimSpace(string(text)) == "1" {
+			g.add("X3", "ok", "", "the kernel's integrity policy %q is in force (IPE)", filepath.Base(filepath.Dir(file)))
+		}
 	}
 }
 
