@@ -22,16 +22,18 @@ type Source interface {
 // Default bounds of Apply.
 const (
 	DefaultMaxMemory = 256 << 20 // bytes
-	// A result may be this many bytes, or this many times as large as its source.
-	defaultMaxResult = 1 << 30
-	defaultMaxGrowth = 8
+	// A result may have this many bytes, and as many more for each byte of the
+	// source and of the patch.
+	defaultMaxResult = 64 << 20
+	growthOfSource   = 8
+	growthOfPatch    = 64
 )
 
 // ApplyOptions bound what a patch may ask for. The zero value is right for
 // patches of any origin.
 type ApplyOptions struct {
 	MaxMemory int64 // bytes of memory; 0 means DefaultMaxMemory
-	MaxResult int64 // bytes of the result; 0 means 1 GiB or 8 times the source
+	MaxResult int64 // bytes of the result; 0 means 64 MiB and 8 times the source and 64 times the patch
 	Progress  func(done, total int64)
 	Context   context.Context // cancels; nil means never
 
@@ -60,22 +62,22 @@ func Apply(dst image.File, old Source, p io.Reader, o ApplyOptions) (Result, err
 	if o.MaxMemory == 0 {
 		o.MaxMemory = DefaultMaxMemory
 	}
-	if o.MaxResult == 0 {
-		o.MaxResult = max(defaultMaxResult, defaultMaxGrowth*old.Size())
-	}
 	if o.Progress == nil {
 		o.Progress = func(int64, int64) {}
 	}
 	if o.Context == nil {
 		o.Context = context.Background()
 	}
-	if err := checkSum(p); err != nil {
+	if err := checkSize(p); err != nil {
 		return Result{}, err
 	}
 	sum := &summed{r: bufio.NewReaderSize(p, 64<<10)}
 	h, _, err := readHeader(sum)
 	if err != nil {
 		return Result{}, err
+	}
+	if o.MaxResult == 0 {
+		o.MaxResult = defaultMaxResult + growthOfSource*old.Size() + growthOfPatch*min(h.Size, maxSize)
 	}
 	if err := admit(h, o); err != nil {
 		return Result{}, err
@@ -105,9 +107,9 @@ func admit(h *Header, o ApplyOptions) error {
 	return nil
 }
 
-// checkSum reads p, if it can seek, to its end and back, and verifies the
-// checksum that ends a patch.
-func checkSum(p io.Reader) error {
+// checkSize refuses p, if it can seek, unless it has the size that its header
+// tells and the right checksum.
+func checkSize(p io.Reader) error {
 	seeker, ok := p.(io.Seeker)
 	if !ok {
 		return nil
@@ -116,37 +118,41 @@ func checkSum(p io.Reader) error {
 	if err != nil {
 		return nil // a pipe, for example
 	}
-	var crc uint32
-	var tail []byte // the last 4 bytes seen, not yet summed
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := p.Read(buf)
-		chunk := append(tail, buf[:n]...)
-		cut := max(len(chunk)-4, 0)
-		crc = crc32.Update(crc, castagnoli, chunk[:cut])
-		tail = append([]byte(nil), chunk[cut:]...)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return readFailure(err)
-		}
+	h, _, err := readHeader(p)
+	if err != nil {
+		return err
 	}
-	if len(tail) < 4 {
-		return damaged("it ends too early")
-	}
-	if crc != binary.LittleEndian.Uint32(tail) {
-		// A foreign file is told from a damaged patch by its header.
-		if _, err := seeker.Seek(start, io.SeekStart); err != nil {
-			return readFailure(err)
-		}
-		if _, _, err := readHeader(p); err != nil {
-			return err
-		}
-		return damaged("its checksum is wrong")
+	end, err := seeker.Seek(0, io.SeekEnd)
+	if err != nil {
+		return readFailure(err)
 	}
 	if _, err := seeker.Seek(start, io.SeekStart); err != nil {
 		return readFailure(err)
+	}
+	if end-start != h.Size {
+		return damaged("it has %d bytes, its header says %d", end-start, h.Size)
+	}
+	if err := checkSum(p, h.Size); err != nil {
+		return err
+	}
+	if _, err := seeker.Seek(start, io.SeekStart); err != nil {
+		return readFailure(err)
+	}
+	return nil
+}
+
+// checkSum verifies the checksum that ends a patch of a size.
+func checkSum(p io.Reader, size int64) error {
+	crc := crc32.New(castagnoli)
+	if _, err := io.CopyN(crc, p, size-4); err != nil {
+		return readFailure(err)
+	}
+	var tail [4]byte
+	if _, err := io.ReadFull(p, tail[:]); err != nil {
+		return readFailure(err)
+	}
+	if crc.Sum32() != binary.LittleEndian.Uint32(tail[:]) {
+		return damaged("its checksum is wrong")
 	}
 	return nil
 }

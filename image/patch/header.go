@@ -23,7 +23,7 @@ const version = 2
 const (
 	maxHeader     = 64 << 10 // bytes
 	maxTransforms = 16
-	maxSegments   = 1024
+	maxSegments   = 16
 	maxSize       = 1 << 46 // bytes of any file
 	maxName       = 31
 )

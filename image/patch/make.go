@@ -231,8 +231,16 @@ type draft struct {
 	segments []Segment
 	size     int
 	memory   int64
+	work     int64 // see delta.Work
 	costs    delta.Costs
 }
+
+// A byte of a patch is worth so many decisions of its decoder: about 25 µs.
+const decisionsPerByte = 400
+
+// price is the draft's size, in bytes, and what its decoder does counted as
+// bytes.
+func (d *draft) price() int { return d.size + int(d.work/decisionsPerByte) }
 
 // A segment with more literals, in bytes, is coded for speed.
 const lightAbove = 4 << 20
@@ -319,7 +327,7 @@ func watchful(was, is *match.File, d *draft) (*draft, error) {
 		return nil, err
 	}
 	for _, other := range tries {
-		if other.size < d.size {
+		if other.price() < d.price() {
 			d = other
 		}
 	}
@@ -329,7 +337,7 @@ func watchful(was, is *match.File, d *draft) (*draft, error) {
 	shape := d.segments[0].shape()
 	shape.Watch = 3
 	other, err := encodeAs(was, is, d.layout, shape)
-	if err == nil && other.size < d.size {
+	if err == nil && other.price() < d.price() {
 		d = other
 	}
 	return d, err
@@ -351,7 +359,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 			// Regular beyond what a decoder goes through for so few bytes.
 			return encodeAs(was, is, &delta.Layout{}, delta.Shape{Bits: shape.Bits, Packed: true, Window: delta.WindowFor(n)})
 		}
-		d.memory = int64(coded.Learned) * delta.PlaceMemory
+		d.memory, d.work = int64(coded.Learned)*delta.PlaceMemory, coded.Work
 		d.parts = append(d.parts, coded.Packed, coded.Body)
 		d.costs = costs
 		d.segments = []Segment{{Size: n, Coded: int64(len(coded.Body)), Packed: int64(len(coded.Packed)), Window: int(shape.Window), Watch: int(shape.Watch), Bits: int(shape.Bits), Light: shape.Light, Primed: shape.Primed}}

@@ -154,8 +154,9 @@ type Coded struct {
 	Packed []byte // literals, if the shape says so
 	Body   []byte
 
-	Learned int  // places that its walk learns about
-	Toil    bool // it asks for more work than a decoder does
+	Learned int   // places that its walk learns about
+	Work    int64 // what its decoder does, see Work
+	Toil    bool  // it asks for more work than a decoder does
 }
 
 // Work bounds the decisions by mixers that a decoder takes for a segment of some
@@ -163,7 +164,7 @@ type Coded struct {
 // a byte or a number. More is refused, as it would let a small patch keep a
 // device busy for hours.
 func Work(bytes, size int64) int64 {
-	return 4<<20 + 4*min(bytes, maxOffset/8) + 2048*min(size, maxOffset/4096)
+	return 1<<20 + 2*min(bytes, maxOffset/4) + 256*min(size, maxOffset/512)
 }
 
 // PlaceMemory is what a place that is learned about takes, in bytes.
@@ -190,6 +191,7 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 		return Coded{}, Costs{}, err
 	}
 	out := Coded{Body: w.c.Finish(), Learned: w.references.predictor.Learned()}
+	out.Work = w.work
 	out.Toil = w.work > Work(s.End-s.Start, int64(len(out.Body)))
 	if s.Shape.Packed {
 		out.Packed = pack.Encode(w.raw, s.Shape.Window)
@@ -200,7 +202,7 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 
 // MaxLiterals bounds the literals that a body of a size may model, in bytes:
 // more of them are packed. It bounds the time that a small body takes.
-func MaxLiterals(size int64) int64 { return 64<<10 + 512*min(size, maxOffset/512) }
+func MaxLiterals(size int64) int64 { return 64<<10 + 32*min(size, maxOffset/512) }
 
 // literals is how many bytes of a segment no run covers.
 func (l *Layout) literals(s Segment) int64 {

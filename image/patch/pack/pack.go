@@ -80,7 +80,12 @@ type models struct {
 	low     [1 << align]entropy.Counter
 	bytes   *entropy.Mixer
 	ctx     [contexts]uint32
+	tokens  int64 // literals and copies so far
 }
+
+// Tokens bounds the literals and copies of packed data of a size, raw bytes not
+// counted: what a decoder does for it.
+func Tokens(size int64) int64 { return 1<<16 + 32*min(size, 1<<50) }
 
 const contexts = 6
 
@@ -165,6 +170,7 @@ func (m *models) distance(c *entropy.Coder, length, d uint32) uint32 {
 // byteAt codes a literal: last are the bytes before it, the nearest lowest, and
 // beside is the byte at the last distance.
 func (m *models) byteAt(c *entropy.Coder, s *state, last uint64, beside, v byte) byte {
+	m.tokens++
 	l := uint32(last)
 	c1 := l & 255
 	ctx := &m.ctx
@@ -185,5 +191,7 @@ func rawByte(c *entropy.Coder, v byte) byte {
 	}
 	return byte(x)
 }
+
+var errTokens = errors.New("packed data has more pieces than its size allows")
 
 var errDistance = errors.New("packed data copies from before its window")

@@ -17,6 +17,7 @@ type Reader struct {
 	last  uint64
 	left  uint32 // of the copy under way
 	raw   bool   // the block is
+	most  int64 // see Tokens
 	err   error
 }
 
@@ -25,7 +26,7 @@ func NewReader(in io.ByteReader, size int64, bits uint) (*Reader, error) {
 	if bits < MinWindow || bits > MaxWindow {
 		return nil, fmt.Errorf("window of 2^%d bytes is out of range", bits)
 	}
-	return &Reader{c: entropy.NewDecoder(in, size), m: newModels(), state: newState(), ring: make([]byte, 1<<bits)}, nil
+	return &Reader{c: entropy.NewDecoder(in, size), m: newModels(), state: newState(), ring: make([]byte, 1<<bits), most: Tokens(size)}, nil
 }
 
 // Read fills b.
@@ -58,7 +59,9 @@ func (r *Reader) next() byte {
 			r.raw = r.m.raw.Code(r.c, 0) != 0
 		}
 		if r.pos&255 == 0 {
-			r.err = r.c.Err()
+			if r.err = r.c.Err(); r.err == nil && r.m.tokens > r.most {
+				r.err = errTokens
+			}
 		}
 		if r.raw {
 			return r.put(rawByte(r.c, 0))
@@ -80,6 +83,7 @@ func (r *Reader) next() byte {
 // copy decodes where a copy stems from and how long it is.
 func (r *Reader) copy() {
 	m, s := r.m, &r.state
+	m.tokens++
 	if m.again[s.history].Code(r.c, 0) != 0 {
 		i := 0
 		for i < reps-1 && m.which[s.history][i].Code(r.c, 0) != 0 {

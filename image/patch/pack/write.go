@@ -59,7 +59,7 @@ func (w *writer) block(from, to int) {
 	w.shadow.weigh(w.data, from, to)
 	price := w.parse(from, to)
 	raw := uint32(to-from) * 8 * unit
-	if price > raw-raw/256 {
+	if price > raw-raw/256 || w.m.tokens+int64(len(w.tokens)) > Tokens(int64(w.c.Len())) {
 		w.m.raw.Code(w.c, 1)
 		for _, v := range w.data[from:to] {
 			rawByte(w.c, v)
@@ -89,6 +89,7 @@ func (w *writer) block(from, to int) {
 			at++
 			continue
 		}
+		w.m.tokens++
 		w.m.copies[s.history][at&3].Code(w.c, 1)
 		if t.choice < reps {
 			w.m.again[s.history].Code(w.c, 1)
