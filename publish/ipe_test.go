@@ -49,9 +49,16 @@ func TestIPEPolicy(t *testing.T) {
 		}
 	}
 	for _, o := range []IPEOrder{
-		{}, {Version: "1"}, {Version: "0.0.65536"}, {Version: "0.0.07"}, {Version: "0.0.-1"},
-		{Version: "0.0.1", Name: "a b"}, {Version: "0.0.1", Name: "a\nop=EXECUTE"}, {Version: "0.0.1", Roots: []string{"12"}},
-		{Version: "0.0.1", Roots: []string{strings.Repeat("0", 64) + "=x\nop=EXECUTE action=ALLOW"}}, {Version: "0.0.1", Baseline: "00"},
+		{},
+		{Version: "1"},
+		{Version: "0.0.65536"},
+		{Version: "0.0.07"},
+		{Version: "0.0.-1"},
+		{Version: "0.0.1", Name: "a b"},
+		{Version: "0.0.1", Name: "a\nop=EXECUTE"},
+		{Version: "0.0.1", Roots: []string{"12"}},
+		{Version: "0.0.1", Roots: []string{strings.Repeat("0", 64) + "=x\nop=EXECUTE action=ALLOW"}},
+		{Version: "0.0.1", Baseline: "00"},
 	} {
 		if text, err := ipePolicy(o, []release.Baseline{base}, nil, nil); err == nil {
 			t.Errorf("%+v: %s", o, text)

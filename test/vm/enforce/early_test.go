@@ -65,8 +65,14 @@ func TestEarly(t *testing.T) {
 		true`)
 	t.Logf("took %s\n%s", r.Took, r.Out)
 	for _, c := range []struct{ name, want string }{
-		{"listed", "yes"}, {"unlisted", "126"}, {"data", "127"}, {"early", "yes"},
-		{"strict", "ok"}, {"x", "no"}, {"child", "no"}, {"outside", "ok"},
+		{"listed", "yes"},
+		{"unlisted", "126"},
+		{"data", "127"},
+		{"early", "yes"},
+		{"strict", "ok"},
+		{"x", "no"},
+		{"child", "no"},
+		{"outside", "ok"},
 	} {
 		line(t, r, c.name, c.want)
 	}

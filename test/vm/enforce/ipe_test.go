@@ -77,9 +77,15 @@ func TestIPE(t *testing.T) {
 		t.Fatalf("code %d\n%s", r.Code, r.Console)
 	}
 	for _, c := range []struct{ name, want string }{
-		{"before ours", "0 ours"}, {"before theirs", "0 theirs"},
-		{"policy of another key", "1"}, {"policy", "0"}, {"active", "0"},
-		{"ours", "0 ours"}, {"theirs", "126"}, {"disk", "126"}, {"unsigned", "1"},
+		{"before ours", "0 ours"},
+		{"before theirs", "0 theirs"},
+		{"policy of another key", "1"},
+		{"policy", "0"},
+		{"active", "0"},
+		{"ours", "0 ours"},
+		{"theirs", "126"},
+		{"disk", "126"},
+		{"unsigned", "1"},
 	} {
 		if got := r.Line(c.name); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
