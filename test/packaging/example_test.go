@@ -53,6 +53,9 @@ func newExample(t *testing.T) example {
 				inside() { unshare --mount --pid --fork --mount-proc=%[1]s/proc chroot %[1]s env DEBIAN_FRONTEND=noninteractive "$@"; }
 				rm -f %[1]s/etc/initramfs/post-update.d/*; ln -sf /bin/true %[1]s/usr/local/sbin/update-initramfs
 				ln -sf /dev/null %[1]s/etc/systemd/system/nginx.service
+				# As systemd-remount-fs does by fstab, on machines that boot read-only.
+				printf '[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\n[Service]\nType=oneshot\nExecStart=/usr/bin/mount -o remount,rw /\n' >%[1]s/etc/systemd/system/writable.service
+				ln -s ../writable.service %[1]s/etc/systemd/system/sysinit.target.wants/
 				inside apt-get update -qq
 				version() { inside apt-cache madison "$1" | awk '{print $3}' | sort -V | sed -n "$2p"; }
 				for p in openssl libssl3t64 openssl-provider-legacy nginx nginx-common; do
