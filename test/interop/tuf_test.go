@@ -88,10 +88,10 @@ func newKey(t *testing.T, elliptical bool) crypto.Signer {
 	return key
 }
 
-// TestTUFJS: tuf-js accepts a catalog with thresholds, both sorts of keys, all
-// delegations and changed roots, and refuses what we would refuse.
-func TestTUFJS(t *testing.T) {
-	installed := install(t)
+// made is a catalog of ours with thresholds, both sorts of keys, all delegations
+// and changed roots; wanted are its targets with their SHA-384.
+func made(t *testing.T) (dir string, first []byte, wanted map[string]string) {
+	t.Helper()
 	var signers []crypto.Signer
 	role := func(threshold, n int) catalog.Role {
 		r := catalog.Role{Threshold: threshold}
@@ -109,15 +109,15 @@ func TestTUFJS(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	repo, err := catalog.Create(dir, catalog.Roles{
 		Root: role(2, 3), Targets: role(2, 3), Recall: role(2, 2), Advice: role(1, 1), Rollout: role(1, 1),
 		Snapshot: role(1, 1), Timestamp: role(1, 2),
 	}, now, signers...)
 	must(err)
-	first, err := repo.RootBytes()
+	first, err = repo.RootBytes()
 	must(err)
-	wanted := map[string]string{}
+	wanted = map[string]string{}
 	d, err := repo.Draft(catalog.Targets, now)
 	must(err)
 	for _, name := range []string{"patches/" + strings.Repeat("ab", 48), "releases/SI-2026-0001.json"} {
@@ -145,7 +145,20 @@ func TestTUFJS(t *testing.T) {
 	}
 	_, err = repo.Refresh(signers, now)
 	must(err)
+	return dir, first, wanted
+}
 
+// TestTUFJS: tuf-js accepts a catalog with thresholds, both sorts of keys, all
+// delegations and changed roots, and refuses what we would refuse.
+func TestTUFJS(t *testing.T) {
+	installed := install(t)
+	dir, first, wanted := made(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	defer server.Close()
 	folder := func() string {
