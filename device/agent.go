@@ -41,6 +41,8 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 	if err := d.follow(ctx)(); err != nil {
 		log.Warn("services can't get what is staged", "error", err)
 	}
+	executor := &executor{open: open, log: log}
+	_, _ = executor.load(ctx) // it says itself what is wrong, and tries again
 	observer.begin(ctx)
 	defer observer.end()
 	calls, err := localapi.Listen(d.Store.SocketPath())
@@ -54,7 +56,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 		func(ctx context.Context) error { return force(ctx, open, log) },
 		observer.run,
 		func(ctx context.Context) error { return share(ctx, open, log) },
-		func(ctx context.Context) error { return keepExecution(ctx, open, log) },
+		executor.keep,
 		func(ctx context.Context) error { return keepWhole(ctx, open, log) },
 		func(ctx context.Context) error { return watchdog(ctx, d.Store.SocketPath()) },
 	}

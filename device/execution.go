@@ -333,34 +333,45 @@ func (d *Device) examineBase(g *Diagnosis) {
 // minute is how often the kernel's guard is compared with policy and mounts.
 const minute = time.Minute
 
-// keepExecution keeps the guard over execution in force while the agent runs, and
-// tells the journal what was refused.
-func keepExecution(ctx context.Context, open Opener, log *slog.Logger) error {
-	said := ""
+// executor is the part of the agent that keeps the guard over execution in force.
+type executor struct {
+	open Opener
+	log  *slog.Logger
+	said string // what was last wrong
+}
+
+// load brings the guard up to date.
+func (x *executor) load(ctx context.Context) (*Device, error) {
+	d, err := x.open()
+	if err == nil {
+		err = d.LoadExecution(ctx)
+	}
+	if err == nil && d.isMachine() {
+		err = d.collectLists()
+	}
+	if err == nil {
+		x.said = ""
+	} else if text := err.Error(); text != x.said {
+		x.log.Warn("trust caches are not enforced as they should be", "error", err)
+		x.said = text
+	}
+	return d, err
+}
+
+// keep goes on until ctx ends, and tells the journal what was refused.
+func (x *executor) keep(ctx context.Context) error {
 	for {
-		d, err := open()
+		d, err := x.load(ctx)
 		if err == nil && !d.isMachine() {
 			<-ctx.Done()
 			return nil
 		}
-		if err == nil {
-			err = d.LoadExecution(ctx)
-		}
-		if err == nil {
-			err = d.collectLists()
-		}
-		if text := fmt.Sprint(err); err != nil && text != said {
-			log.Warn("trust caches are not enforced as they should be", "error", err)
-			said = text
-		} else if err == nil {
-			said = ""
-		}
 		if err == nil && ctx.Err() == nil {
-			err = watchExecution(ctx, d, log)
+			err = watchExecution(ctx, d, x.log)
 			if err == nil {
 				continue
 			}
-			log.Warn("cannot tell of what was refused", "error", err)
+			x.log.Warn("cannot tell of what was refused", "error", err)
 		}
 		select {
 		case <-ctx.Done():

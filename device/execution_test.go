@@ -60,7 +60,8 @@ func TestFolderDevicesLeaveTheKernelAlone(t *testing.T) {
 		open := func() (*Device, error) { return d, nil }
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
-		if err := keepExecution(ctx, open, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+		x := &executor{open: open, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		if err := x.keep(ctx); err != nil {
 			t.Error(err)
 		}
 	}

@@ -315,6 +315,34 @@ func TestNoTableListsNothing(t *testing.T) {
 	}
 }
 
+// What the kernel is asked to hold is bounded; the longest list fits.
+func TestTooMany(t *testing.T) {
+	g := guard(t)
+	long := &List{Name: "long", Inodes: make([]uint64, maxList)}
+	for i := range long.Inodes {
+		long.Inodes[i] = uint64(i)
+	}
+	began := time.Now()
+	must(t, g.publish(long.number(), long))
+	t.Logf("a list of %d files took %s", maxList, time.Since(began))
+	long.Inodes = append(long.Inodes, maxList)
+	if err := g.publish(long.number(), long); err == nil {
+		t.Error("a list that is too long")
+	}
+	var err error
+	for i := 1; err == nil && i < maxTables+10; i++ {
+		l := &List{Name: "short", Inodes: []uint64{uint64(i)}}
+		if err = g.publish(l.number(), l); err != nil && i != maxTables {
+			t.Errorf("refused after %d lists: %v", i, err)
+		}
+	}
+	if err == nil || fault.HintOf(err) == "" {
+		t.Errorf("%v", err)
+	}
+	must(t, g.Collect(func(d image.Digest) bool { return false }))
+	must(t, g.publish(1, &List{Name: "short"}))
+}
+
 // Who opens the programs anew, as a restarted agent does, finds them in force.
 func TestItOutlivesTheProcess(t *testing.T) {
 	g := guard(t)
