@@ -9,9 +9,13 @@ package running
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/launch"
@@ -89,14 +93,8 @@ func Processes(st *store.Store, apps []policy.App) (*Scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, pid := range pids {
-		switch err := s.process(pid); {
-		case err == nil, linux.Gone(err):
-		case linux.Denied(err):
-			s.result.Hidden++
-		default:
-			return nil, err
-		}
+	if err := s.all(pids, min(runtime.GOMAXPROCS(0), maxParts)); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(s.result.Uses, func(a, b Use) int {
 		return cmp.Or(cmp.Compare(b.PID, a.PID), cmp.Compare(a.Cryptex, b.Cryptex))
@@ -104,7 +102,56 @@ func Processes(st *store.Store, apps []policy.App) (*Scan, error) {
 	return &s.result, nil
 }
 
-// scan is the state of one pass.
+// all looks at the processes, on n processors at once: the kernel's part of the
+// work is the larger one.
+func (s *scan) all(pids []int, n int) error {
+	parts := make([]*scan, n)
+	errs := make([]error, len(parts))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for i := range parts {
+		part := *s
+		part.spaces, part.result = map[uint64]map[linux.Device]bool{}, Scan{Seen: map[string]int{}}
+		parts[i] = &part
+		work := func() {
+			for n := next.Add(1) - 1; n < int64(len(pids)) && errs[i] == nil; n = next.Add(1) - 1 {
+				errs[i] = part.look(pids[n])
+			}
+		}
+		if i == len(parts)-1 {
+			work()
+		} else {
+			wg.Go(work)
+		}
+	}
+	wg.Wait()
+	for _, part := range parts {
+		s.result.Uses = append(s.result.Uses, part.result.Uses...)
+		s.result.Hidden += part.result.Hidden
+		for name, n := range part.result.Seen {
+			s.result.Seen[name] += n
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// maxParts bounds how many processors a scan takes.
+const maxParts = 4
+
+// look is process, for one that may end or be out of bounds.
+func (s *scan) look(pid int) error {
+	err := s.process(pid)
+	switch {
+	case linux.Gone(err):
+		return nil
+	case linux.Denied(err):
+		s.result.Hidden++
+		return nil
+	}
+	return err
+}
+
+// scan is the state of one pass, or of one processor's part of it.
 type scan struct {
 	st      *store.Store
 	apps    []policy.App

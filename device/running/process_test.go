@@ -203,8 +203,16 @@ func TestProcessesOfOthers(t *testing.T) {
 		if uid != 0 || gid != 0 {
 			t.Error(uid, gid)
 		}
-		scan, err = Processes(d.Store, []policy.App{app})
-		return err
+		s, err := newScan(d.Store, []policy.App{app})
+		if err != nil {
+			return err
+		}
+		pids, err := linux.Processes()
+		if err != nil {
+			return err
+		}
+		scan = &s.result
+		return s.all(pids, 1) // on this thread
 	}))
 	if scan == nil {
 		t.Fatal("no scan")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,10 @@ type Mapping struct {
 }
 
 // MapReader reads the memory maps of many processes with one buffer.
-type MapReader struct{ buf []byte }
+type MapReader struct {
+	buf  []byte
+	text bool // this kernel has no PROCMAP_QUERY
+}
 
 // Mapped lists the files on a device for which wanted is true that the process
 // has mapped, each file once.
@@ -32,6 +36,18 @@ func (r *MapReader) Mapped(p *Process, wanted func(Device) bool) ([]Mapping, err
 	if r.buf == nil {
 		r.buf = make([]byte, 128<<10)
 	}
+	if !r.text {
+		list, ok, err := r.query(p, fd, wanted)
+		if ok {
+			return list, err
+		}
+		r.text = true
+	}
+	return r.read(p, fd, wanted)
+}
+
+// read lists what Mapped does from the text of /proc/PID/maps.
+func (r *MapReader) read(p *Process, fd int, wanted func(Device) bool) ([]Mapping, error) {
 	var list []Mapping
 	kept := 0
 	for {
@@ -86,12 +102,21 @@ func scanMaps(list []Mapping, data []byte, wanted func(Device) bool) []Mapping {
 		inode, name, _ := bytes.Cut(rest, space)
 		m := Mapping{
 			Device: dev, Inode: digits(inode, 10), Path: string(bytes.TrimLeft(name, " ")),
-			Exec: len(perms) > 2 && perms[2] == 'x', window: string(window),
+			Exec: len(perms) > 2 && perms[2] == 'x', window: windowName(window),
 		}
 		list = addMapping(list, m)
 	}
 	return list
 }
+
+// windowName is a line's first word as map_files has it: without the zeros that
+// the line has in front of low addresses.
+func windowName(window []byte) string {
+	start, end, _ := bytes.Cut(window, dash)
+	return strconv.FormatUint(digits(start, 16), 16) + "-" + strconv.FormatUint(digits(end, 16), 16)
+}
+
+var dash = []byte("-")
 
 var space, colon = []byte(" "), []byte(":")
 
