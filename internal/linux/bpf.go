@@ -25,7 +25,7 @@ func MountBPF(path string) error {
 	if err := unix.Statfs(path, &fs); err != nil {
 		return fmt.Errorf("cannot look at %s: %w", path, err)
 	}
-	if fs.Type == unix.BPF_FS_MAGIC {
+	if uint32(fs.Type) == unix.BPF_FS_MAGIC { // of 32 or 64 bits
 		return nil
 	}
 	m, err := newMount("bpf", func(fs int) error {

@@ -58,8 +58,8 @@ func readVersion(t testing.TB, dir string) string {
 	return string(data)
 }
 
-// fileBacked is the first kernel that mounts image files without a loop device.
-const fileBacked = "6.12"
+// mountsFiles is the first kernel that mounts image files without a loop device.
+const mountsFiles = "6.12"
 
 func ways(t *testing.T, f func(t *testing.T, loop bool)) {
 	t.Run("file", func(t *testing.T) { f(t, false) })
@@ -110,7 +110,7 @@ func TestMountErofs(t *testing.T) {
 		if got := list[0]; got.Source != "sealant:web:abc" || got.Type != "erofs" || got.Device != dev {
 			t.Errorf("mountinfo says %+v, device %v", got, dev)
 		}
-		if !loop && AtLeast(fileBacked) && dev.Major != 0 {
+		if !loop && AtLeast(mountsFiles) && dev.Major != 0 {
 			t.Errorf("device %v on Linux %s: a loop device was taken where none is needed", dev, Release())
 		}
 		if again, err := ParseDevice(dev.String()); err != nil || again != dev {
