@@ -160,7 +160,8 @@ func (m *machine) wait(o Options) (ending, error) {
 			if err != nil {
 				return ending{console: m.console.text()}, fmt.Errorf("qemu failed: %w", err)
 			}
-			return ending{console: m.console.text()}, nil
+			text := m.console.text()
+			return ending{console: text, cut: o.Cut.At != "" && strings.Contains(text, strings.TrimSpace(o.Cut.At))}, nil
 		case <-said:
 			said, cut = nil, time.After(o.Cut.After)
 		case <-cut:

@@ -81,7 +81,8 @@ type Options struct {
 
 // Cut is a moment for a power cut: the machine is killed when the time After
 // has passed since it first wrote the words At to its console (/dev/ttyS0).
-// What it had not yet written to its disks is lost.
+// What it had not yet written to its disks is lost. A machine that has said the
+// words and ends by itself counts as cut too.
 type Cut struct {
 	At    string
 	After time.Duration

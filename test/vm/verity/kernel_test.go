@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -26,7 +28,7 @@ func program(t testing.TB, name string) string {
 func tests(t testing.TB, pkg string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(pkg)+".test")
-	build(t, "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", path, module+pkg)
+	build(t, "test", "-c", "-tags", "slow", "-trimpath", "-ldflags=-s -w", "-o", path, module+pkg)
 	return path
 }
 
@@ -63,5 +65,46 @@ func TestOnAKernelWithVerity(t *testing.T) {
 	}
 	if r.Line("loops") != "0" || r.Line("devices") != "0" || r.Line("mounts") != "0" {
 		t.Error("something was left behind")
+	}
+}
+
+// TestCycles installs and removes an improvement again and again, with every
+// restart, by whole journeys against a real server: loop devices, verity devices
+// and mounts stay as many as they were (300 times on the host's kernel:
+// test/e2e).
+func TestCycles(t *testing.T) {
+	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare, Timeout: 8 * time.Minute}, vm.Files{"e2e.test": tests(t, "test/e2e")}, `
+		export TMPDIR=/var/tmp SEALANT_CYCLES=60
+		./e2e.test -test.v -test.run '^TestCycles$' >out/e2e.txt 2>&1; rc=$?
+		sleep 2
+		echo "left: $(ls /sys/block | grep -c ^dm-) $(losetup -a | wc -l) $(grep -c erofs /proc/mounts)"
+		exit $rc`)
+	text := string(r.File(t, "e2e.txt"))
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, " cycles: ") {
+			t.Logf("took %s: %s", r.Took, strings.TrimSpace(line))
+		}
+	}
+	if r.Code != 0 || r.Line("left") != "0 0 0" {
+		t.Errorf("%d %s\n%s", r.Code, r.Out, text)
+	}
+}
+
+// TestCorruptionPolicy: policy may have the kernel restart the machine, or
+// panic, when it meets a damaged block.
+func TestCorruptionPolicy(t *testing.T) {
+	w := newWorld(t, "")
+	at := parts(t, filepath.Join(w.images, "base/web.cryptex"))["data"]
+	for word, said := range map[string]string{"restart": "dm-verity device corrupted", "panic": "Kernel panic - not syncing: dm-verity device corrupted"} {
+		r := w.run(t, vm.Options{Data: w.disk(t), Cut: vm.Cut{At: said}}, `
+			mkdir -p $D/etc/sealant/policy.d; echo 'trust.corruption = "`+word+`"' >$D/etc/sealant/policy.d/site.toml
+			boot
+			flip $D/usr/lib/sealant/base/web.cryptex `+strconv.FormatInt(at, 10)+`
+			echo "reading" >/dev/ttyS0
+			cat $D/usr/lib/cryptexes/web/numbers >/dev/null
+			echo "went on" >/dev/ttyS0`)
+		if !r.Cut || strings.Contains(r.Console, "went on") || !strings.Contains(r.Console, "reading") {
+			t.Errorf("%s: the machine went on:\n%s\n%s", word, r.Out, r.Console)
+		}
 	}
 }
