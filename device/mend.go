@@ -133,7 +133,8 @@ const (
 // mends it.
 func keepWhole(ctx context.Context, open Opener, log *slog.Logger) error {
 	if activate.Enforced() != activate.Kernel {
-		return nil // nobody would tell
+		<-ctx.Done() // nobody would tell
+		return nil
 	}
 	heard := make(chan struct{}, 1)
 	damages, err := linux.WatchDamage()
