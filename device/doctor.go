@@ -45,6 +45,9 @@ func (d *Device) Doctor(ctx context.Context) (Diagnosis, error) {
 	d.examineSpace(&g)
 	d.examineBoot(&g)
 	d.examineCounting(&g)
+	d.examineServices(&g)
+	d.examineAccess(&g)
+	d.examineForce(&g)
 	return g, nil
 }
 

@@ -34,6 +34,9 @@ func (d *Device) Relaunch(ctx context.Context, o RelaunchOptions, actor Actor, r
 		return Relaunched{}, err
 	}
 	res := Relaunched{App: app.ID, Unit: app.Unit, Done: []units.Outcome{}}
+	if err := d.attached(app.Name); err != nil {
+		return res, err
+	}
 	done, err := units.Relaunch(ctx, d.Store, d.Config.Apps, app.Unit)
 	for _, u := range done {
 		report.done("relaunch", "%s", u.Text)
@@ -46,6 +49,21 @@ func (d *Device) Relaunch(ctx context.Context, o RelaunchOptions, actor Actor, r
 		d.note(ctx, store.Record{Event: "relaunched", App: app.ID, Reason: "asked", Actor: string(actor)}, report)
 	}
 	return res, err
+}
+
+// attached refuses a relaunch that would bring nothing: something is installed, but
+// could not be attached for launches.
+func (d *Device) attached(name string) error {
+	st, err := d.state()
+	if err != nil || st.next == nil || st.inert(st.next) {
+		return err
+	}
+	staged, err := activate.Staged(d.Store)
+	if err != nil || staged == st.next.ID {
+		return err
+	}
+	return fault.New(fault.Restart, "cannot relaunch %s onto %s: that could not be attached while the system runs", name, setName(*st.next)).
+		Hint("sealant doctor; sealant restart brings it about")
 }
 
 // ServiceOf finds the service that a name stands for: an app of apps.d, a unit

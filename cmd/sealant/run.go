@@ -18,7 +18,8 @@ import (
 )
 
 func newRun() *cobra.Command {
-	return &cobra.Command{
+	var wrap bool
+	cmd := &cobra.Command{
 		Use:   "run APP [-- ARGS...] | run -- COMMAND [ARGS...]",
 		Short: "start a program on the newest installed content",
 		Long: `Run starts an app of apps.d, or any command, so that it sees the content that is
@@ -28,11 +29,27 @@ Arguments after -- stand in the place of those that apps.d gives the app.
 
 The program runs as you, with your groups, environment, folder, terminal and limits,
 and with no more privilege. Root starts it at once; for others the agent does.
-The exit code is the program's (128 + N if signal N ended it).`,
-		Example: "  sealant run browser\n  sealant run reader -- /home/me/letter.txt\n  sealant run -- openssl version",
+The exit code is the program's (128 + N if signal N ended it).
+
+A container or sandbox that the program makes of the system's own /usr sees the staged
+content too: bind /usr with what is mounted below it (mount --rbind, as bwrap, podman
+and systemd-nspawn do).
+
+With --desktop-entries nothing is started: for the desktop entries and the session
+bus's services that start APP, ones are written that start it by sealant run, for you
+in ~/.local/share, as root for everybody in /usr/local/share. Once is enough; remove
+the files to go back.`,
+		Example: "  sudo sealant run --desktop-entries browser\n  sealant run browser\n  sealant run reader -- /home/me/letter.txt\n  sealant run -- openssl version",
 		Args:    cobra.MinimumNArgs(1),
-		RunE:    run,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if wrap {
+				return writeDesktopEntries(cmd, args)
+			}
+			return run(cmd, args)
+		},
 	}
+	cmd.Flags().BoolVar(&wrap, "desktop-entries", false, "write desktop entries that start the app this way")
+	return cmd
 }
 
 func run(cmd *cobra.Command, args []string) error {

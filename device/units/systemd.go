@@ -25,7 +25,6 @@ const (
 	serviceFace   = busName + ".Service"
 	socketFace    = busName + ".Socket"
 	jobRemoved    = managerFace + ".JobRemoved"
-	noSuchUnit    = busName + ".NoSuchUnit"
 	propertiesGet = "org.freedesktop.DBus.Properties.GetAll"
 )
 

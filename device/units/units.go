@@ -48,9 +48,6 @@ const DropIn = "60-sealant.conf"
 // it failed to start with the set that the line names.
 const heldMark = "# sealant-held: "
 
-// strictLine has a service of a strict app execute nothing but sealed content.
-const strictLine = "ExecStartPre=+/usr/bin/sealant enforce strict\n"
-
 // maxDropIn bounds a drop-in that is read back, in bytes.
 const maxDropIn = 64 << 10
 
@@ -119,11 +116,8 @@ func wanted(st *store.Store, apps []policy.App, also string) (map[string]string,
 		if a.Unit != "" {
 			want[a.Unit] = text
 		}
-		if a.Unit != "" && a.Strict {
-			want[a.Unit] = text + strictLine
-		}
 	}
-	if also != "" && want[also] == "" {
+	if also != "" {
 		want[also] = text
 	}
 	// Services that were named on a command line stay with the others, and a
