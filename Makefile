@@ -7,6 +7,7 @@
 #   make bench           figures against the peers
 #   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|all)
 #   make build           the programs, in bin/
+#   make example         the worked example: a Debian image, improved in a virtual machine (root)
 #   make packages        deb and rpm for amd64 and arm64, in build/packages
 #   make lint            formatting, vet, staticcheck
 #   make docs            man pages and completion, made from the commands, in build/
@@ -21,7 +22,7 @@ LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSIO
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build packages demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
+.PHONY: all build packages example demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
 
 all: build
 
@@ -71,6 +72,10 @@ lint:
 
 packages:
 	@packaging/build $(ARCH)
+
+example: root
+	@test/need $$(cat test/packages)
+	$(GO) test -tags slow -timeout 40m -count 1 -run TestExample -v ./test/packaging
 
 docs:
 	@mkdir -p build/man build/completion

@@ -114,7 +114,9 @@ func (e example) boot(t *testing.T, disk, initrd, words, script string) *vm.Resu
 	r := vm.Run(t, vm.Options{
 		Boot: vm.Cold, Image: e.image, Disk: disk, Initrd: filepath.Join(e.dir, initrd+".img"),
 		Append: "root=/dev/disk/by-id/virtio-root rootfstype=ext4 " + words, Timeout: 6 * time.Minute,
-	}, vm.Files{"vendor": filepath.Join(e.dir, "vendor"), "sealsrv": laid(t, "sealant-server/usr/bin/sealsrv")}, look+script)
+	}, vm.Files{
+		"vendor": filepath.Join(e.dir, "vendor"), "sealsrv": laid(t, "sealant-server/usr/bin/sealsrv"), "newer.deb": newer(t, "sealant", "deb", t.TempDir()),
+	}, look+script)
 	t.Logf("booted by %s, took %.0f s\n%s", initrd, r.Took.Seconds(), r.Out)
 	if r.Code != 0 {
 		t.Fatalf("the script ended with %d\n--- console ---\n%s", r.Code, r.Console)
@@ -205,7 +207,18 @@ func TestExample(t *testing.T) {
 	r = e.boot(t, disk, "dracut", "ro", `
 		echo "untouched: $(version untouched)"
 		sealant status || true
-		sealant history`)
+		sealant history
+
+		# An upgrade of the package restarts the agent and touches nothing else.
+		ln -sf /bin/true /usr/local/sbin/update-initramfs
+		pids() { for u in relaunched untouched; do systemctl show -P MainPID $u; done; grep cryptex /proc/self/mountinfo; }
+		agent=$(systemctl show -P MainPID sealant.service)
+		before=$(pids)
+		dpkg -i newer.deb
+		test "$before" = "$(pids)" && echo "what runs: untouched"
+		test "$agent" != "$(systemctl show -P MainPID sealant.service)" && echo "agent: restarted, $(systemctl is-active sealant.service)"`)
+	expect(t, r, "what runs", "untouched")
+	expect(t, r, "agent", "restarted, active")
 	expect(t, r, "boot", `"slot":"next","set":"base`)
 	expect(t, r, "openssl", old)
 	expect(t, r, "untouched", old)

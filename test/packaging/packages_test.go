@@ -54,8 +54,8 @@ func TestDebian(t *testing.T) {
 	tree, inside := clean(t)
 	deb := packages(t, "sealant_*_amd64.deb")
 	next := newer(t, "sealant", "deb", t.TempDir())
-	sh(t, fmt.Sprintf("cp %s %s/packages/1.deb; cp %s %[2]s/packages/2.deb; cp %s %[2]s/packages/server.deb; cp %s %[2]s/packages/publisher.deb",
-		deb, tree, next, packages(t, "sealant-server_*_amd64.deb"), packages(t, "sealant-publisher_*_amd64.deb")))
+	sh(t, fmt.Sprintf("cd %s/packages; cp %s 1.deb; cp %s 2.deb; cp %s server.deb; cp %s publisher.deb",
+		tree, deb, next, packages(t, "sealant-server_*_amd64.deb"), packages(t, "sealant-publisher_*_amd64.deb")))
 	files := inside(`find / -xdev -not -path '/proc/*' -not -path '/var/lib/dpkg/*' -not -path '/boot/*' -not -path '/var/log/*' -not -path '/packages/*' | sort >/packages/before; wc -l </packages/before`)
 	t.Logf("%s files before", strings.TrimSpace(files))
 
