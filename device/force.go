@@ -112,7 +112,7 @@ func force(ctx context.Context, open Opener, log *slog.Logger) error {
 		if err != nil {
 			continue // the other parts of the agent tell
 		}
-		wait, err := d.forceOnce(ctx, logged(log, "policy"))
+		wait, err := d.Force(ctx, logged(log, "policy"))
 		switch {
 		case err != nil && ctx.Err() == nil:
 			log.Warn("cannot do what policy forces", "error", err)
@@ -124,9 +124,9 @@ func force(ctx context.Context, open Opener, log *slog.Logger) error {
 	}
 }
 
-// forceOnce looks once. It returns why it waits, if policy wants something that
-// can't be now.
-func (d *Device) forceOnce(ctx context.Context, report Report) (string, error) {
+// Force does what policy forces at this moment. It returns why it waits, if policy
+// wants something that can't be now.
+func (d *Device) Force(ctx context.Context, report Report) (string, error) {
 	p := d.Config.Policy
 	plan, planned := d.plannedRestart()
 	if p.ActivateRelaunch != "force" && p.ActivateRestart != "window" && !planned {
@@ -162,8 +162,11 @@ func (d *Device) forceRestart(ctx context.Context, want demand, m moment, report
 		return err
 	case want.restart:
 		_ = d.journal().Send(journal.Entry{Event: journal.Restarting, Actor: string(ByPolicy), Reason: "policy", Text: "policy restarts this device now, as announced"})
-		err := login.Reboot(ctx, d.Store.Root())
-		if errors.Is(err, login.ErrNone) || len(d.Config.Agent.Restart) > 0 {
+		err := login.ErrNone
+		if len(d.Config.Agent.Restart) == 0 {
+			err = login.Reboot(ctx, d.Store.Root())
+		}
+		if errors.Is(err, login.ErrNone) {
 			_, err = d.Restart(ctx, RestartOptions{}, report)
 		}
 		return errors.Join(err, d.cancelRestart())

@@ -6,11 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/units"
 	"github.com/sealant-os/sealant/test/namespace"
@@ -23,14 +26,42 @@ import (
 const inside = "stage-inside"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == inside {
-		if err := stage(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch word := append(os.Args, "")[1]; {
+	case word == inside:
+		err = stage(os.Args[2])
+	case word == "force-inside":
+		err = force(os.Args[2])
+	case word == "metered-inside":
+		fmt.Println(gate.Metered(context.Background(), "/", "auto"))
+	default:
+		namespace.Main(m)
 	}
-	namespace.Main(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// force has policy force what it does so many minutes from now.
+func force(minutes string) error {
+	d, err := device.Open("/")
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(minutes)
+	if err != nil {
+		return err
+	}
+	d.Now = func() time.Time { return time.Now().Add(time.Duration(n) * time.Minute) }
+	wait, err := d.Force(context.Background(), nil)
+	if wait != "" {
+		fmt.Println("wait", wait)
+	}
+	if _, err := os.Stat(d.Store.RestartPlanPath()); err == nil {
+		fmt.Println("planned in 15m")
+	}
+	return err
 }
 
 // stage attaches a set of the state, as an installation does; "-" takes what is
