@@ -2,10 +2,14 @@ package activate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"slices"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
+	"github.com/sealant-os/sealant/trust/ticket"
 )
 
 // Damaged tells which cryptexes of what launches and the running system get
@@ -15,22 +19,22 @@ func Damaged(st *store.Store) ([]Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	corrupted := map[linux.Device]bool{}
+	corrupted := map[linux.Device]Content{}
 	for _, g := range guards {
-		corrupted[g.Device] = g.Corrupted
+		if g.Corrupted {
+			corrupted[g.Device] = g.Content
+		}
 	}
 	var list []Content
-	seen := map[Content]bool{}
 	for _, id := range attachedSets(st) {
-		set, err := st.SetByID(id)
-		if err != nil {
-			continue // what was delivered is in no set: its device is named below
+		names, err := os.ReadDir(st.SetMounts(id))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("cannot list the mounts of set %s: %w", id, err)
 		}
-		for _, c := range set.Cryptexes {
-			device, err := linux.DeviceAt(st.SetMount(id, c.Name))
-			if content := (Content{c.Name, c.Image}); err == nil && corrupted[device] && !seen[content] {
-				seen[content] = true
-				list = append(list, content)
+		for _, name := range names {
+			device, err := linux.DeviceAt(st.SetMount(id, name.Name()))
+			if c, bad := corrupted[device]; err == nil && bad && !slices.Contains(list, c) {
+				list = append(list, c)
 			}
 		}
 	}
@@ -67,30 +71,49 @@ func Again(ctx context.Context, st *store.Store, admit Admit, progress func(done
 }
 
 func again(ctx context.Context, st *store.Store, id string, booted bool, admit Admit, progress progressFunc) error {
-	set, err := st.SetByID(id)
-	if err != nil {
-		return err
-	}
-	want, err := authorised(st, set)
-	if err != nil {
-		return err
-	}
 	g := newGuard(st)
 	g.admit = admit
-	list, err := g.attachSet(ctx, st, set, want, progress)
+	list, err := g.attachAgain(ctx, st, id, progress)
 	if err != nil {
 		return err
 	}
 	defer closeAll(list)
-	if err := placeSet(st, id, list); err != nil {
+	if err := placeSet(st, id, list); err != nil || !booted {
 		return err
 	}
-	if !booted {
-		return nil
-	}
-	var names []string
-	for _, c := range set.Cryptexes {
-		names = append(names, c.Name)
+	names := make([]string, len(list))
+	for i, a := range list {
+		names[i] = a.want.Name
 	}
 	return exposeSet(st, id, names)
+}
+
+// attachAgain attaches a set by its ticket, or what the OS update delivered by
+// base.json, as the boot did.
+func (g guard) attachAgain(ctx context.Context, st *store.Store, id string, progress progressFunc) ([]attached, error) {
+	want, err := trusted(st, id)
+	if err != nil {
+		return nil, err
+	}
+	if set, err := st.SetByID(id); err == nil {
+		return g.attachSet(ctx, st, set, want, progress)
+	}
+	list, errs := g.attachAll(ctx, want, storedOrDelivered(st), progress)
+	if err := errors.Join(errs...); err != nil {
+		closeAll(list)
+		return nil, err
+	}
+	return list, nil
+}
+
+// storedOrDelivered opens the state's copy of a baseline's image, else the OS
+// update's own file.
+func storedOrDelivered(st *store.Store) opener {
+	return func(want ticket.Cryptex) (*os.File, error) {
+		f, err := st.OpenImage(want.Image)
+		if err != nil {
+			f, err = os.Open(st.BaseImagePath(want.Name))
+		}
+		return f, err
+	}
 }

@@ -269,6 +269,48 @@ func (m *Image) NewRoot(t testing.TB, path string) {
 	must(t, copySparse(m.rootDisk(), path))
 }
 
+// Put writes files and folders of this machine into a disk: path in the disk's
+// file system to path here. What is there already stays.
+func Put(t testing.TB, disk string, files Files) {
+	t.Helper()
+	var commands strings.Builder
+	folders := map[string]bool{"/": true}
+	var folder func(path string)
+	folder = func(path string) {
+		if !folders[path] {
+			folders[path] = true
+			folder(filepath.Dir(path))
+			fmt.Fprintf(&commands, "mkdir %s\n", path)
+		}
+	}
+	for to, from := range files {
+		must(t, filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			at := filepath.Join("/", to, strings.TrimPrefix(path, from))
+			switch {
+			case entry.IsDir():
+				folder(at)
+				return nil
+			case entry.Type() == fs.ModeSymlink:
+				text, err := os.Readlink(path)
+				folder(filepath.Dir(at))
+				fmt.Fprintf(&commands, "symlink %s %s\n", at, text)
+				return err
+			}
+			folder(filepath.Dir(at))
+			fmt.Fprintf(&commands, "write %s %s\n", path, at)
+			return nil
+		}))
+	}
+	run := exec.Command("debugfs", "-w", "-f", "-", disk)
+	run.Stdin = strings.NewReader(commands.String())
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Fatalf("cannot write to %s: %s\n%s", disk, err, out)
+	}
+}
+
 func copySparse(from, to string) error {
 	if out, err := exec.Command("cp", "--sparse=always", "--reflink=auto", from, to).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot copy %s: %w: %s", from, err, out)
