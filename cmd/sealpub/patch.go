@@ -245,65 +245,6 @@ func keepTo(memory int64) {
 	debug.SetMemoryLimit(max(memory-outside, 8<<20))
 }
 
-func newPatchInspect() *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect PATCH",
-		Short: "show what a patch says about itself",
-		Long: `Shows source, result, memory needed and parts of a patch, from its header.
-
-  sealpub patch inspect web-b.patch`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s := cli.For(cmd)
-			p, err := openSource(args[0])
-			if err != nil {
-				return err
-			}
-			defer p.Close()
-			h, err := patch.Inspect(p.reader())
-			if err != nil {
-				return err
-			}
-			if h.Size != p.Size() {
-				return fault.New(fault.Seal, "cannot read the patch: it has %d bytes, its header says %d", p.Size(), h.Size).Hint("the patch is damaged: fetch it again")
-			}
-			if s.JSON {
-				return s.Document("sealant.patch/1", struct {
-					Source     fileDigest        `json:"source"`
-					Result     fileDigest        `json:"result"`
-					Size       int64             `json:"size"`
-					Memory     int64             `json:"memory"`
-					Transforms []patch.Transform `json:"transforms"`
-					Seal       *patch.Seal       `json:"seal,omitempty"`
-					Runs       int64             `json:"runs"`
-					MapSize    int64             `json:"map_size"`
-					Segments   []patch.Segment   `json:"segments"`
-				}{
-					fileDigest{h.Source, h.SourceSize},
-					fileDigest{h.Result, h.ResultSize},
-					h.Size, h.Memory,
-					h.Transforms, h.Seal, h.Runs, h.MapSize, h.Segments,
-				})
-			}
-			s.Printf("patch     %d bytes (%s of the result)\n", h.Size, share(h.Size, h.ResultSize))
-			s.Printf("source    %d bytes  sha-384 %s\n", h.SourceSize, h.Source)
-			s.Printf("result    %d bytes  sha-384 %s\n", h.ResultSize, h.Result)
-			if h.Seal != nil {
-				s.Printf("seal      %s (%s), %d bytes of data; tree, trust cache and footer are computed\n", h.Seal.Name, h.Seal.Subtype, h.Seal.DataSize)
-			}
-			s.Printf("memory    %d MiB to apply\n", (h.Memory+1<<20-1)>>20)
-			for _, t := range h.Transforms {
-				s.Printf("needs     %s version %d\n", t.Name, t.Version)
-			}
-			s.Printf("map       %d runs in %d bytes\n", h.Runs, h.MapSize)
-			for i, g := range h.Segments {
-				s.Printf("segment %d %d bytes in %d\n", i+1, g.Size, g.Coded)
-			}
-			return nil
-		},
-	}
-}
-
 // output finds the file to write: the third argument, or what -o says. Standard
 // input and output are no files: a patch needs to look here and there in what it
 // reads, and what it wrote must be verified before anybody gets it.

@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -98,11 +98,21 @@ func TestApplyKeepsToItsMemory(t *testing.T) {
 	if got, err := os.ReadFile(at("result")); err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("the result differs: %v", err)
 	}
-	cmd := exec.Command("sealpub", "patch", "apply", "--force", at("old"), at("patch"), "-o", at("result"))
+	// GNU time starts it from a process that has taken little itself: what a
+	// process took before it starts a program counts as the program's.
+	cmd := exec.Command("/usr/bin/time", "-q", "-o", at("peak"), "-f", "%M", "sealpub", "patch", "apply", "--force", at("old"), at("patch"), at("result"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10; peak > header.Memory {
+	text, err := os.ReadFile(at("peak"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peak, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peak <<= 10; peak > header.Memory {
 		t.Errorf("applying took %d bytes at its peak, the patch declares %d", peak, header.Memory)
 	}
 	// A smaller allowance is refused before anything is written.

@@ -58,6 +58,7 @@ type applier struct {
 	dst     image.File
 	in      *summed
 	total   int64
+	account delta.Account
 	share   atomic.Pointer[func(to, from, n int64) error] // nil when there is no way
 
 	mu      sync.Mutex
@@ -108,7 +109,7 @@ func (a *applier) run() error {
 	if err != nil {
 		return err
 	}
-	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded(), tables.Elements)
+	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded(), tables.Elements, a.account)
 	if err != nil {
 		return err
 	}
@@ -260,6 +261,7 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 		g.Go(func() error {
 			out := &sharer{applier: a, layout: layout}
 			sink := delta.Sink{
+				Account: a.account,
 				Write: func(b []byte) error {
 					if err := ctx.Err(); err != nil {
 						return err

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/sealant-os/sealant/image"
+	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -43,6 +44,8 @@ type ApplyOptions struct {
 	// *fault.Unsupported it is not asked again; any other error ends Apply. nil
 	// means that there is no way. Segments ask at the same time.
 	Share func(to, from, n int64) error
+
+	account delta.Account // see Explain
 }
 
 // Result is what Apply made.
@@ -82,7 +85,7 @@ func Apply(dst image.File, old Source, p io.Reader, o ApplyOptions) (Result, err
 	if err := admit(h, o); err != nil {
 		return Result{}, err
 	}
-	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize}
+	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize, account: o.account}
 	a.moved.L = &a.mu
 	if o.Share != nil {
 		a.share.Store(&o.Share)

@@ -92,7 +92,7 @@ func differential(t *testing.T, old, data, p []byte) {
 		t.Fatal(err)
 	}
 	in := bytes.NewReader(p[n:])
-	l, err := delta.DecodeLayout(in, h.MapSize, h.Runs, h.SourceSize, h.coded(), elements)
+	l, err := delta.DecodeLayout(in, h.MapSize, h.Runs, h.SourceSize, h.coded(), elements, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -147,7 +147,7 @@ func (w *walker) reference(r *elfref.Ref, old []byte, e int) error {
 		w.costs.Missed[class]++
 		w.work += 8 * int64(k.size+1)
 	}
-	w.costs.References[class] += w.c.Spent() - before
+	w.charge(&w.costs.References[class], References, p, before)
 	if !w.encoding {
 		if r.Width == 8 {
 			w.view = le.AppendUint64(w.view, actual)

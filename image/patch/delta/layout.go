@@ -56,9 +56,10 @@ func EncodeLayout(l *Layout, old []*elfref.Element) []byte {
 // DecodeLayout decodes a layout with count runs from exactly size bytes of in.
 // The runs it returns lie within both data, in the order of the new, and don't
 // overlap there. The caller has bounded count by the memory it grants.
-func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*elfref.Element) (*Layout, error) {
+func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*elfref.Element, account Account) (*Layout, error) {
 	c, k := entropy.NewDecoder(in, size), newRunCoder()
 	l := &Layout{}
+	before := int64(0)
 	for range count {
 		end := k.end
 		r, err := k.code(c, align.Run{})
@@ -72,6 +73,10 @@ func DecodeLayout(in io.ByteReader, size, count, oldSize, newSize int64, old []*
 			return nil, err
 		}
 		l.Runs = append(l.Runs, r)
+		if spent := c.Spent(); account != nil {
+			account(r.New, Map, spent-before)
+			before = spent
+		}
 	}
 	var e elementCoder
 	if err := e.code(c, l, old); err != nil {

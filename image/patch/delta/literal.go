@@ -130,7 +130,7 @@ func (w *walker) literal(to, beside int64) error {
 		return nil
 	}
 	before := w.c.Spent()
-	defer func() { w.costs.Literals += w.c.Spent() - before }()
+	defer func() { w.charge(&w.costs.Literals, Literals, from, before) }()
 	match, at, length := fromNowhere, 0, 0
 	var last [32]byte // the bytes before, nearest first
 	for i := range last {

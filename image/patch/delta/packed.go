@@ -43,6 +43,9 @@ func (w *walker) packedLiteral(to int64) error {
 		if _, err := io.ReadFull(w.unpacker.r, w.view[at:]); err != nil {
 			return fmt.Errorf("cannot unpack literals: %w", err)
 		}
+		if w.account != nil {
+			w.account(w.pos, Literals, int64(n)*8*w.packed/max(w.packing, 1))
+		}
 		w.pos += int64(n)
 		if err := w.stop(); err != nil {
 			return err

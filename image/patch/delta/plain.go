@@ -60,7 +60,7 @@ func (w *walker) plain(o, n int64) error {
 			if d.gap < 0 {
 				before := w.c.Spent()
 				w.silence()
-				w.costs.Gaps += w.c.Spent() - before
+				w.charge(&w.costs.Gaps, Differences, w.pos, before)
 			}
 			same := min(d.gap, n)
 			if err := w.copy(o, same); err != nil {
@@ -130,7 +130,7 @@ func (w *walker) ask(o int64) bool {
 	before := w.c.Spent()
 	w.work++
 	differs = d.asked.Code(w.c, d.askCtx[:d.askUsed], int(like&1+like>>1)*(quietClasses+1)+int(quiet), differs)
-	w.costs.Gaps += w.c.Spent() - before
+	w.charge(&w.costs.Gaps, Differences, w.pos, before)
 	return differs != 0
 }
 
@@ -158,7 +158,7 @@ func (w *walker) differ(o int64) {
 	before := w.c.Spent()
 	w.work += 8
 	by = d.mixer.Code(w.c, d.ctx[:d.used], int(quiet), 0, by)
-	w.costs.Differences += w.c.Spent() - before
+	w.charge(&w.costs.Differences, Differences, w.pos, before)
 	d.far, d.quiet, d.o1, d.p1 = uint32(min(d.quiet, 255)), 0, byte(old), c1
 	w.put(byte(old) + by)
 	d.d2, d.d1 = d.d1, by

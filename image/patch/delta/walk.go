@@ -121,6 +121,9 @@ type walker struct {
 
 	work, most  int64 // see Work
 	learning    int   // see Decode
+	account     Account
+	packed      int64 // bytes of packed literals, of which
+	packing     int64 // so many are made
 	dense       bool  // most of the models' memory will be touched
 	costs       Costs
 	runClass    int // how long the run is, in four classes
@@ -219,6 +222,32 @@ func (l *Layout) literals(s Segment) int64 {
 type Sink struct {
 	Write  func([]byte) error        // the next piece
 	ReadAt func([]byte, int64) error // reads what was written
+
+	Account Account // is told what bits are spent on; may be nil
+}
+
+// Account is told that so many bits of the patch were spent on the data around
+// an offset.
+type Account func(off int64, what What, bits int64)
+
+// What bits are spent on.
+type What int
+
+// The kinds of things that bits are spent on.
+const (
+	Map What = iota
+	Differences
+	Literals
+	References
+)
+
+// charge counts what was spent since before.
+func (w *walker) charge(total *int64, what What, off, before int64) {
+	n := w.c.Spent() - before
+	*total += n
+	if w.account != nil && n != 0 {
+		w.account(off, what, n)
+	}
 }
 
 // Decode decodes one segment, of which packed is the literals and the body
@@ -227,12 +256,13 @@ type Sink struct {
 func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size int64, l *Layout, s Segment, sink Sink, learning int) error {
 	w := &walker{
 		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
-		emit: sink.Write, readAt: sink.ReadAt,
+		emit: sink.Write, readAt: sink.ReadAt, account: sink.Account,
 		view: make([]byte, 0, flush+window+keep),
 		most: Work(s.End-s.Start, size), learning: learning, dense: size >= denseBody,
 	}
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
+		w.packed, w.packing = int64(len(packed)), l.literals(s)
 		var err error
 		if w.unpacker, err = newUnpacker(packed, s.Shape.Window); err != nil {
 			return err

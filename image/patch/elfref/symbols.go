@@ -122,6 +122,16 @@ func (e *Element) Section(off int64) string {
 	return ""
 }
 
+// Sections calls yield for every section with bytes in the file: its name, where
+// it lies in the data, and how long it is.
+func (e *Element) Sections(yield func(name string, off, size int64)) {
+	for i := range e.sections {
+		if s := &e.sections[i]; s.kind != 0 && s.kind != typeNobits && s.size > 0 && s.name != "" {
+			yield(s.name, e.Loads.At(s.off), s.size)
+		}
+	}
+}
+
 // Named is where a section lies in the data, and how long it is; 0, 0 if there
 // is none of that name with bytes in the file.
 func (e *Element) Named(name string) (off, size int64) {

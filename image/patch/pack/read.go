@@ -17,7 +17,7 @@ type Reader struct {
 	last  uint64
 	left  uint32 // of the copy under way
 	raw   bool   // the block is
-	most  int64 // see Tokens
+	most  int64  // see Tokens
 	err   error
 }
 
