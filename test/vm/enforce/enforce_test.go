@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -38,8 +39,8 @@ func compiled(t *testing.T, args ...string) string {
 // TestKernel runs the tests of device/enforce in the machine.
 func TestKernel(t *testing.T) {
 	tests := compiled(t, "test", "-c", "./device/enforce")
-	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare}, vm.Files{"enforce.test": tests}, `
-		./enforce.test -test.v -test.bench . -test.benchtime 30x 2>&1
+	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare, Timeout: 6 * time.Minute}, vm.Files{"enforce.test": tests}, `
+		./enforce.test -test.v -test.bench . -test.benchtime 20x 2>&1
 		code=$?
 		dmesg | grep -iE 'BUG|oops|bpf' | tail -5
 		exit $code`)
