@@ -45,7 +45,7 @@ func Journeys(open Opener) map[string]localapi.Method {
 		"metrics":   {Handle: plain(open, (*Device).Metrics)},
 		"settings":  {Handle: plain(open, (*Device).Settings)},
 		"flaws":     {Handle: plain(open, (*Device).Flaws)},
-		"share":     byRoot(open, (*Device).Share),
+		"share":     {Allow: may(open, polkit.Share), Handle: by(open, (*Device).Share)},
 		"relay":     {Allow: root, Handle: asked(open, (*Device).Relay)},
 	}
 }

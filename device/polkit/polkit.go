@@ -34,6 +34,7 @@ const (
 	Remove    Action = "org.sealant.remove"
 	Restart   Action = "org.sealant.restart"
 	SetPolicy Action = "org.sealant.set-policy"
+	Share     Action = "org.sealant.share"
 )
 
 // Who asks. Name is that of a connection of the bus, or it is "" and PID is a
