@@ -31,8 +31,8 @@ why others were passed over. It is run once, early at boot, when /usr and
                moved over that of the new root when the root is switched
 
 Exit codes: 0 the wanted set is attached; 2 wrong usage; else it was not, and
-the code is that of the first refusal: 31 its ticket, 32 its content, 1 another
-reason. What could be attached instead is attached even then.
+the code is that of the first refusal: 31 its ticket, 32 its content, 21 policy
+wants the kernel to guard it and this one can't, 1 another reason. What could be attached instead is attached even then.
 `
 
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }

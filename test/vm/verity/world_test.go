@@ -102,7 +102,7 @@ func newWorld(t testing.TB, tpm string) *world {
 		sed -i "s,http.*8470,$url," dev/etc/sealant/agent.toml
 		identity=file
 		if [ -n "$TPM" ]; then
-			identity=tpm
+			identity=tpm; mkdir -p $TPM
 			swtpm socket --tpm2 --tpmstate dir=$TPM --server type=unixio,path=dev/dev/tpmrm0 --ctrl type=unixio,path=$TPM/ctrl --flags not-need-init,startup-clear &
 			trap "kill $! $server; wait; rm -f dev/dev/tpmrm0" EXIT
 			until [ -S dev/dev/tpmrm0 ]; do sleep 0.1; done
