@@ -16,7 +16,7 @@ import (
 const Notice = 15 * time.Minute
 
 const (
-	planSchema = "sealant.restart/1"
+	planSchema = "sealant.restart-plan/1"
 	maxPlan    = 4 << 10
 )
 
