@@ -83,7 +83,7 @@ func stage(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Store.Point(store.Next, id); err != nil {
+	if err := d.Store.Stage(id); err != nil {
 		return err
 	}
 	return activate.Stage(ctx, d.Store, set, nil, follow)
