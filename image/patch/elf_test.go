@@ -2,14 +2,12 @@ package patch
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/sealant-os/sealant/image/patch/delta"
-	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/match"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -79,40 +77,11 @@ func TestELF(t *testing.T) {
 	}
 }
 
-// differential decodes a patch in the simplest way there is, with both files
-// and all tables in memory, and compares.
+// differential decodes a patch with the reference decoder too, and compares.
 func differential(t *testing.T, old, data, p []byte) {
 	t.Helper()
-	h, n, err := readHeader(bytes.NewReader(p))
-	if err != nil {
-		t.Fatal(err)
-	}
-	elements, err := elfref.Find(bytes.NewReader(old), int64(len(old)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := bytes.NewReader(p[n:])
-	l, err := delta.DecodeLayout(in, h.MapSize, h.Runs, h.SourceSize, h.coded(), elements, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []byte
-	sink := delta.Sink{
-		Write:  func(b []byte) error { got = append(got, b...); return nil },
-		ReadAt: func(b []byte, off int64) error { copy(b, got[off:]); return nil },
-	}
-	for _, s := range h.Segments {
-		packed := make([]byte, s.Packed)
-		if _, err := io.ReadFull(in, packed); err != nil {
-			t.Fatal(err)
-		}
-		seg := delta.Segment{Start: int64(len(got)), End: int64(len(got)) + s.Size, Shape: s.shape()}
-		if err := delta.Decode(delta.MemorySource(old), delta.MemoryTables(elements, old), packed, in, s.Coded, l, seg, sink, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !bytes.Equal(got, data) {
-		t.Error("decoding in memory gives another result")
+	if !bytes.Equal(referenceDecode(old, p), data) {
+		t.Error("the reference decoder gives another result")
 	}
 }
 
@@ -152,6 +121,7 @@ func TestShapes(t *testing.T) {
 		if err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("%+v: %v", shape, err)
 		}
+		differential(t, old, data, patch(d.parts))
 		// With the checksum right again, damage must still be found.
 		body := bytes.Join(d.parts, nil)
 		for i := 0; i < len(body); i += 1 + len(body)/300 {

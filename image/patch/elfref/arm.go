@@ -172,7 +172,7 @@ func ArmField(k Kind, w uint32, addr, here, scale int64) uint32 {
 		v = d << 5
 	case Page:
 		p := uint32((addr&^4095 - here&^4095) >> 12)
-		v = p>>2<<5 | p&3<<29
+		v = p>>2&0x7ffff<<5 | p&3<<29
 	case PageOffset:
 		v = uint32((addr&4095)>>uint(scale&15)) << 10
 	}
