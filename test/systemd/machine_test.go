@@ -66,7 +66,7 @@ func TestNetworkManager(t *testing.T) {
 	if got := metered(); got != "false" {
 		t.Errorf("nothing is connected: %q", got)
 	}
-	m.Run("nmcli connection add type dummy ifname d0 con-name d0 ipv4.method manual ipv4.addresses 192.0.2.2/24 ipv4.gateway 192.0.2.1 ipv6.method disabled connection.metered yes >/dev/null; nmcli connection up d0 >/dev/null")
+	m.Run("nmcli connection add type bridge bridge.stp no ifname d0 con-name d0 ipv4.method manual ipv4.addresses 192.0.2.2/24 ipv4.gateway 192.0.2.1 ipv6.method disabled connection.metered yes >/dev/null; nmcli connection up d0 >/dev/null")
 	m.Eventually("NetworkManager says that it is metered", "test \"$(/usr/lib/sealant-test metered-inside)\" = true")
 	m.Run("nmcli connection modify d0 connection.metered no; nmcli connection up d0 >/dev/null")
 	m.Eventually("and that it is not", "test \"$(/usr/lib/sealant-test metered-inside)\" = false")
