@@ -154,7 +154,7 @@ func (c *comparer) compare(path string, old, improved *entry) error {
 	switch {
 	case old == nil:
 		change.Change, change.After = release.Added, improved.content()
-		c.find(FileAdded, path, "is not in the baseline")
+		c.find(FileAdded, path, "is not in the baseline: it is seen only inside the cryptex, as no folder of the system has a link to it")
 		c.result.Files = append(c.result.Files, change)
 		return c.inspect(&change, nil, improved)
 	case improved == nil:
