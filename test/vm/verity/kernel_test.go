@@ -28,7 +28,7 @@ func program(t testing.TB, name string) string {
 func tests(t testing.TB, pkg string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(pkg)+".test")
-	build(t, "test", "-c", "-tags", "slow", "-trimpath", "-ldflags=-s -w", "-o", path, module+pkg)
+	build(t, "test", "-c", "-vet=off", "-tags", "slow", "-trimpath", "-ldflags=-s -w", "-o", path, module+pkg)
 	return path
 }
 

@@ -49,10 +49,10 @@ type world struct {
 }
 
 // script runs shell commands on this machine, in the world's folder, in a mount
-// namespace of their own.
+// namespace and a network of their own.
 func (w *world) script(t testing.TB, text string) string {
 	t.Helper()
-	run := exec.Command("unshare", "--mount", "sh", "-euc", text)
+	run := exec.Command("unshare", "--mount", "--net", "sh", "-euc", text)
 	run.Dir = w.dir
 	run.Env = append(os.Environ(), "PATH="+w.bin+":"+os.Getenv("PATH"), "NO_COLOR=1", "IMAGES="+w.images, "TPM="+w.tpm)
 	out, err := run.CombinedOutput()
@@ -95,11 +95,11 @@ func newWorld(t testing.TB, tpm string) *world {
 			--cryptex os=$IMAGES/base/os.cryptex:$IMAGES/a/os.cryptex --cryptex web=$IMAGES/base/web.cryptex:$IMAGES/a/web.cryptex >/dev/null
 		sealsrv rollout start SI-2026-0001 --dir vendor --percent 100 >/dev/null
 		rm -r tree
-		sealsrv dev --dir vendor --listen 127.0.0.1:0 >server.log 2>&1 &
+		ip link set lo up
+		sealsrv dev --dir vendor --listen 127.0.0.1:8470 >server.log 2>&1 &
 		server=$!
 		trap "kill $server; wait" EXIT
-		until url=$(grep -o 'http://127[0-9.:]*' server.log); do sleep 0.1; done
-		sed -i "s,http.*8470,$url," dev/etc/sealant/agent.toml
+		until grep -q http://127 server.log; do sleep 0.1; done
 		identity=file
 		if [ -n "$TPM" ]; then
 			identity=tpm; mkdir -p $TPM
@@ -112,9 +112,6 @@ func newWorld(t testing.TB, tpm string) *world {
 		sealant-boot --root dev
 		sealant --root dev enroll --token "$token" --identity $identity >/dev/null
 		umount dev/usr/lib/cryptexes/os dev/usr/lib/cryptexes/web; umount -l dev/run
-		sed -i "s,$url,http://127.0.0.1:8470," dev/etc/sealant/agent.toml
-		grep -q 8470 dev/etc/sealant/agent.toml
-		if grep -rl "$url" dev >moved; then sed -i "s,$url,http://127.0.0.1:8470," $(cat moved); fi
 	`)
 	return w
 }
