@@ -38,6 +38,8 @@ type Client struct {
 	config Config
 	remote Fetcher
 
+	pinned int64 // version of the pinned root
+
 	mu       sync.Mutex
 	root     *metadata.Metadata[metadata.RootType] // newest verified root
 	state    *trustedmetadata.TrustedMetadata      // last whole state, nil if none; its root may be older
@@ -59,7 +61,7 @@ func New(c Config) (*Client, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot open the catalog's folder: %w", err)
 	}
-	cl := &Client{config: c, remote: c.Remote, root: trusted.Root}
+	cl := &Client{config: c, remote: c.Remote, root: trusted.Root, pinned: trusted.Root.Signed.Version}
 	cl.load()
 	return cl, nil
 }

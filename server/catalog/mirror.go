@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -9,22 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
 	signed "github.com/sealant-os/sealant/release/catalog"
 )
-
-// Limits of what a mirror copies. They are far above what a catalog has.
-const (
-	maxMetadataFiles = 100_000
-	maxMetadataFile  = 16 << 20 // bytes
-)
-
-// metadataFile is the name of metadata that never changes once it stands.
-var metadataFile = regexp.MustCompile(`^[1-9][0-9]{0,9}\.[a-z0-9_-]{1,64}\.json$`)
 
 // Mirrored says what a Mirror did.
 type Mirrored struct {
@@ -69,7 +59,11 @@ func Mirror(ctx context.Context, from, to string, root []byte, now func() time.T
 			return m, err
 		}
 	}
-	if err := m.metadata(from, to); err != nil {
+	files, err := client.Metadata()
+	if err != nil {
+		return m, err
+	}
+	if err := m.metadata(files, to); err != nil {
 		return m, fmt.Errorf("cannot copy the catalog's metadata: %w", err)
 	}
 	shown, err := open(ctx, to, root, state, now)
@@ -127,40 +121,19 @@ func holds(path string, t signed.Target) (bool, error) {
 	return err == nil && n == t.Length && [32]byte(sum.Sum(nil)) == t.SHA256, err
 }
 
-// metadata copies metadata files, the one that commits last. Those that stand
-// there are left alone: a version has one content.
-func (m *Mirrored) metadata(from, to string) error {
-	entries, err := os.ReadDir(filepath.Join(from, "metadata"))
-	if err != nil {
-		return err
-	}
-	names := []string{}
-	for _, e := range entries {
-		if e.Type().IsRegular() && metadataFile.MatchString(e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	if len(names) > maxMetadataFiles {
-		return fmt.Errorf("there are %d files, at most %d are possible", len(names), maxMetadataFiles)
-	}
-	slices.Sort(names)
-	for _, name := range append(names, "timestamp.json") {
-		dst := filepath.Join(to, "metadata", name)
-		if _, err := os.Stat(dst); err == nil && name != "timestamp.json" {
+// metadata writes the verified metadata, what makes it count last. Of a folder's
+// other files none is taken: who fills sticks could block names that real ones
+// will need.
+func (m *Mirrored) metadata(files []signed.File, to string) error {
+	for _, f := range files {
+		dst := filepath.Join(to, "metadata", f.Name)
+		if old, err := os.ReadFile(dst); err == nil && bytes.Equal(old, f.Data) {
 			continue
 		}
-		src, err := os.Open(filepath.Join(from, "metadata", name))
-		if err != nil {
-			return err
-		}
-		err = m.write(dst, func(w io.Writer) error {
-			n, err := io.Copy(w, io.LimitReader(src, maxMetadataFile+1))
-			if err == nil && n > maxMetadataFile {
-				err = fmt.Errorf("%s is longer than %d bytes", name, maxMetadataFile)
-			}
+		err := m.write(dst, func(w io.Writer) error {
+			_, err := w.Write(f.Data)
 			return err
 		})
-		src.Close()
 		if err != nil {
 			return err
 		}
