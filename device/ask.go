@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -59,6 +60,10 @@ func (o *observer) askSessions(ctx context.Context, n evidence.Notice, sessions 
 	}
 	replies := make(chan reply, len(sessions))
 	for _, s := range sessions {
+		message := message
+		if o.elsewhere(s) {
+			message.Actions = []notify.Action{{Key: string(evidence.Keep)}, {Key: string(evidence.Remove), Run: o.settings()}}
+		}
 		go func() {
 			chosen, err := o.notifier.Show(ctx, s, message)
 			replies <- reply{s, chosen, err}
@@ -78,6 +83,9 @@ func (o *observer) askSessions(ctx context.Context, n evidence.Notice, sessions 
 				continue
 			}
 			shown = true
+			if r.chosen == string(evidence.Remove) && o.elsewhere(r.session) {
+				continue // the settings page asks, and takes the answer
+			}
 			if r.chosen != notify.Closed && !answered {
 				answered = true
 				o.chose(ctx, r.session, evidence.Answer(r.chosen))
@@ -91,6 +99,26 @@ func (o *observer) askSessions(ctx context.Context, n evidence.Notice, sessions 
 		}
 	}
 	return shown
+}
+
+// elsewhere says whether a session's person needs more than a button to remove
+// improvements, and has where to be asked for it: on the settings page.
+func (o *observer) elsewhere(s notify.Session) bool {
+	d, err := o.opener()()
+	if err != nil || d.mayRemoveAsUser(s.UID) == nil || !d.Config.Policy.RemoveAllowUser {
+		return false
+	}
+	_, err = exec.LookPath("xdg-open")
+	return err == nil
+}
+
+// settings opens the settings page with its question.
+func (o *observer) settings() []string {
+	d, err := o.opener()()
+	if err != nil {
+		return []string{"settings", "--remove"}
+	}
+	return d.self("settings", "--remove")
 }
 
 // waits says whether a question still waits for its answer.

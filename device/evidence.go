@@ -221,6 +221,16 @@ func (d *Device) statusOfAdvice() string {
 	return "none"
 }
 
+// noneWanted says whether the improvements are removed, or wait for a restart to be.
+func (d *Device) noneWanted() bool {
+	st, err := d.state()
+	if err != nil {
+		return false
+	}
+	set := st.running()
+	return set == nil || set.IsBaseline()
+}
+
 // AnswerOptions are what a person says to the question.
 type AnswerOptions struct {
 	Answer evidence.Answer `json:"answer"`
@@ -235,7 +245,8 @@ func (d *Device) Answer(ctx context.Context, o AnswerOptions, actor Actor, event
 		if _, err := fmt.Sscanf(string(actor), "user:%d", &uid); err != nil {
 			return Question{}, err
 		}
-		if err := d.mayRemoveAsUser(uid); err != nil {
+		// Whoever may has removed them already: then it is only said why.
+		if err := d.mayRemoveAsUser(uid); err != nil && !d.noneWanted() {
 			return Question{}, err
 		}
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 func newSettings() *cobra.Command {
-	var address bool
+	var address, remove bool
 	cmd := &cobra.Command{
 		Use:   "settings",
 		Short: "open the settings page of this device in your browser",
@@ -40,19 +40,23 @@ Without a browser, --address prints the address to open, which works once. With
 				}
 				return s.Document("sealant.settings/1", v)
 			}
-			return serveSettings(cmd, address)
+			return serveSettings(cmd, address, remove)
 		},
 	}
 	cmd.Flags().BoolVar(&address, "address", false, "print the page's address and don't open a browser")
+	cmd.Flags().BoolVar(&remove, "remove", false, "open it with the question whether to remove all improvements")
 	cmd.AddCommand(newAutomatic())
 	return cmd
 }
 
-func serveSettings(cmd *cobra.Command, address bool) error {
+func serveSettings(cmd *cobra.Command, address, remove bool) error {
 	s := cli.For(cmd)
 	page := device.SettingsPage(rootOf(cmd), uint32(os.Getuid()), wording.Of(os.Getenv), func(ctx context.Context, app string) error {
 		return relaunchHere(ctx, rootOf(cmd), app)
 	})
+	if remove {
+		page.Ask = settings.Remove
+	}
 	// Whether this device can be asked at all is better said here than on a page.
 	if _, err := ask[settings.View](cmd, "settings", none{}); err != nil {
 		return err

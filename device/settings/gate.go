@@ -91,6 +91,13 @@ func (g *gate) lastUsed() time.Time {
 	return g.used
 }
 
+// opened says whether the page was ever let open.
+func (g *gate) opened() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.session != ""
+}
+
 func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 // ours reports whether a request is addressed to this page by this page: a name

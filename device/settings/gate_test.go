@@ -196,3 +196,13 @@ func TestTokens(t *testing.T) {
 		t.Error("it was let in twice")
 	}
 }
+
+// A page may open with its question.
+func TestOpensWithQuestion(t *testing.T) {
+	p, address := serve(t, &fake{view: full()})
+	p.Ask = Remove
+	_, text, _ := fetch(t, visitor(t), "GET", address, "", nil)
+	if !strings.Contains(text, `content="0;url=/?ask=remove"`) {
+		t.Errorf("opens with %s", text)
+	}
+}

@@ -47,6 +47,7 @@ const idleEnd = 15 * time.Minute
 type Page struct {
 	UID      uint32            // who may use it
 	Language *wording.Language // what it speaks where the browser doesn't say
+	Ask      Action            // the question that it opens with: Remove, Restart, or none
 
 	View    func(context.Context) (View, error)
 	Flaws   func(context.Context) (name string, flaws []Flaw, err error)
@@ -89,7 +90,7 @@ func (p *Page) Serve(ctx context.Context) error {
 				srv.Close()
 				return
 			case <-tick.C:
-				if time.Since(p.gate.lastUsed()) > idleEnd {
+				if idle := time.Since(p.gate.lastUsed()); idle > idleEnd || idle > tokenFor && !p.gate.opened() {
 					stop()
 				}
 			}
@@ -109,7 +110,7 @@ func (p *Page) routes() http.Handler {
 			if ok {
 				name = "opening"
 			}
-			p.render(w, r, name, nil)
+			p.render(w, r, name, p.Ask)
 		})
 	})
 	mux.HandleFunc("GET /style.css", asset("page/style.css", "text/css; charset=utf-8"))

@@ -125,7 +125,10 @@ func TestEvidenceDesktop(t *testing.T) {
 		m.past("mail", base, version, 30, 0)
 		m.past("mail", fix, version, 3, 3)
 		d := m.desktop()
+		path := os.Getenv("PATH")
+		v.must(os.Setenv("PATH", "/none")) // an agent that finds no browser says itself what it can't do
 		m.agent()
+		v.must(os.Setenv("PATH", path))
 		m.crash("mail")
 		d.shows(1)
 		return m, d
