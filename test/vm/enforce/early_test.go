@@ -5,6 +5,7 @@ package enforce
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -46,7 +47,7 @@ func TestEarly(t *testing.T) {
 	if r.Code != 0 {
 		t.Fatalf("%d %s\n%s", r.Code, r.Out, r.Console)
 	}
-	r = vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk}, nil, `
+	r = vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk, Timeout: 6 * time.Minute}, nil, `
 		W=/usr/lib/cryptexes/web
 		try() {
 			name=$1; shift

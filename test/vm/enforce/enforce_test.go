@@ -61,7 +61,7 @@ func TestDevice(t *testing.T) {
 		"sealant":      compiled(t, "build", "./cmd/sealant"),
 		"sealant-boot": compiled(t, "build", "./cmd/sealant-boot"),
 	}
-	r := vm.Run(t, vm.Options{}, files, `
+	r := vm.Run(t, vm.Options{Timeout: 6 * time.Minute}, files, `
 		cp -a root/. / && cp sealant sealant-boot /usr/bin/ && mkdir -p /etc/sealant/apps.d /etc/sealant/policy.d
 		W=/usr/lib/cryptexes/web
 		try() { # prints "NAME: ok", or what it was told

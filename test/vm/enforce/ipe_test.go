@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -68,7 +69,7 @@ func TestIPE(t *testing.T) {
 	must(t, err)
 	file := filepath.Join(dir, "initrd")
 	must(t, os.WriteFile(file, initrd, 0o644))
-	r := vm.Run(t, vm.Options{Boot: vm.Bare, EFI: filepath.Join(dir, "vars"), Initrd: file}, vm.Files{
+	r := vm.Run(t, vm.Options{Boot: vm.Bare, Timeout: 6 * time.Minute, EFI: filepath.Join(dir, "vars"), Initrd: file}, vm.Files{
 		"ours": filepath.Join(dir, "ours-root"), "theirs": filepath.Join(dir, "theirs-root"), "busybox": filepath.Join(m.Tree(), "usr/bin/busybox"),
 		"policy.p7b": filepath.Join(dir, "policy.p7b"), "other.p7b": filepath.Join(dir, "other.p7b"),
 	}, "")
