@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sync"
 	"time"
 )
 
@@ -147,11 +148,22 @@ func parse(data []byte, d document) error {
 }
 
 var (
-	improvements = regexp.MustCompile(`^SI-[0-9]{4}-[0-9]{4,6}$`)
-	builds       = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._+~-]{0,63}$`)
-	archs        = regexp.MustCompile(`^[a-z0-9_]{1,16}$`)
-	apps         = regexp.MustCompile(`^[0-9A-Za-z._/@:+-]{1,128}$`)
+	improvements = lazily(`^SI-[0-9]{4}-[0-9]{4,6}$`)
+	builds       = lazily(`^[0-9A-Za-z][0-9A-Za-z._+~-]{0,63}$`)
+	archs        = lazily(`^[a-z0-9_]{1,16}$`)
+	apps         = lazily(`^[0-9A-Za-z._/@:+-]{1,128}$`)
 )
+
+// pattern is a regular expression that is compiled when it is first used: many
+// programs start and never use it.
+type pattern func() *regexp.Regexp
+
+func lazily(expression string) pattern {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
+
+// MatchString says whether s matches.
+func (p pattern) MatchString(s string) bool { return p().MatchString(s) }
 
 func (d *Daily) check() error {
 	if d.Schema != DailySchema {
