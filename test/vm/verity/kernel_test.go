@@ -74,7 +74,7 @@ func TestOnAKernelWithVerity(t *testing.T) {
 // test/e2e).
 func TestCycles(t *testing.T) {
 	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare, Timeout: 8 * time.Minute}, vm.Files{"e2e.test": tests(t, "test/e2e")}, `
-		export TMPDIR=/var/tmp SEALANT_CYCLES=60
+		export TMPDIR=/var/tmp SEALANT_CYCLES=40
 		./e2e.test -test.v -test.run '^TestCycles$' >out/e2e.txt 2>&1; rc=$?
 		sleep 2
 		echo "left: $(ls /sys/block | grep -c ^dm-) $(losetup -a | wc -l) $(grep -c erofs /proc/mounts)"

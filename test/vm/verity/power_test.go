@@ -57,7 +57,7 @@ const tour = `
 // under way, the next start finds a whole device: the old set or the new one,
 // every byte as it should be, and goes on. SEALANT_VM_CUTS is the number of cuts.
 func TestPowerCut(t *testing.T) {
-	cuts := 14
+	cuts := 7
 	if n, err := strconv.Atoi(os.Getenv("SEALANT_VM_CUTS")); err == nil {
 		cuts = n
 	}
