@@ -179,10 +179,20 @@ func shot(t *testing.T, ctx context.Context, name string) {
 // axeVersion of axe-core, the accessibility checker (npm).
 const axeVersion = "4.14.1"
 
-// axe returns its script.
+// axe returns its script, fetched once per machine.
 func axe(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	dir := filepath.Join(cache, "sealant-test", "axe-core-"+axeVersion)
+	if script, err := os.ReadFile(filepath.Join(dir, "node_modules/axe-core/axe.min.js")); err == nil {
+		return string(script)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("npm", "install", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "axe-core@"+axeVersion)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("cannot fetch axe-core: %v\n%s", err, out)
