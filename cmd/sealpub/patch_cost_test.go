@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sealant-os/sealant/image/patch"
 )
 
 // libraryMemory is what a patch of libraries may take, in bytes.
@@ -98,21 +100,8 @@ func TestApplyKeepsToItsMemory(t *testing.T) {
 	if got, err := os.ReadFile(at("result")); err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("the result differs: %v", err)
 	}
-	// GNU time starts it from a process that has taken little itself: what a
-	// process took before it starts a program counts as the program's.
-	cmd := exec.Command("/usr/bin/time", "-q", "-o", at("peak"), "-f", "%M", "sealpub", "patch", "apply", "--force", at("old"), at("patch"), at("result"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	text, err := os.ReadFile(at("peak"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	peak, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if peak <<= 10; peak > header.Memory {
+	peak := peakOf(t, "sealpub", "patch", "apply", "--force", at("old"), at("patch"), at("result"))
+	if peak > header.Memory {
 		t.Errorf("applying took %d bytes at its peak, the patch declares %d", peak, header.Memory)
 	}
 	// A smaller allowance is refused before anything is written.
@@ -122,5 +111,51 @@ func TestApplyKeepsToItsMemory(t *testing.T) {
 	}
 	if _, err := os.Stat(at("none")); err == nil {
 		t.Error("a refused patch left a file")
+	}
+}
+
+// peakOf is the most memory that a command took, in bytes. GNU time starts it,
+// from a process that has taken little itself: what a process took before it
+// starts a program counts as the program's.
+func peakOf(t *testing.T, command ...string) int64 {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "peak")
+	if out, err := exec.Command("/usr/bin/time", append([]string{"-q", "-o", file, "-f", "%M"}, command...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peak, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peak << 10
+}
+
+// TestMakeKeepsToItsMemory makes patches within amounts of memory that are enough
+// for all it can do, and for long matches only.
+func TestMakeKeepsToItsMemory(t *testing.T) {
+	old, data := libraries(t)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, b := range map[string][]byte{"old": old, "new": data} {
+		if err := os.WriteFile(at(name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	thoroughly, roughly := patch.Need(int64(len(old)), int64(len(data)))
+	for _, memory := range []int64{thoroughly + 1<<20, roughly + 1<<20} {
+		peak := peakOf(t, "sealpub", "-q", "patch", "make", "--memory", fmt.Sprint(memory), at("old"), at("new"), "-o", at("patch"))
+		if peak > memory {
+			t.Errorf("making took %d MiB, %d were allowed", peak>>20, memory>>20)
+		}
+		if out, err := exec.Command("sealpub", "patch", "apply", "--force", at("old"), at("patch"), at("result")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got, err := os.ReadFile(at("result")); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("the result differs: %v", err)
+		}
 	}
 }
