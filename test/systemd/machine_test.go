@@ -41,9 +41,10 @@ func TestLoginManager(t *testing.T) {
 	k.Eventually("the device is restarted", "test -e /run/restarted")
 }
 
-func TestNetworkManager(t *testing.T) {
-	tree := vm.Build(t).Derive(t, "network-manager 1", func(tree string) error {
-		cmd := exec.Command("chroot", tree, "sh", "-c", "apt-get -qq update && apt-get -qq install --no-install-recommends -y network-manager")
+// extended is the machine's tree with what some tests need besides.
+func extended(t *testing.T) string {
+	return vm.Build(t).Derive(t, "network-manager bubblewrap 1", func(tree string) error {
+		cmd := exec.Command("chroot", tree, "sh", "-c", "apt-get -qq update && apt-get -qq install --no-install-recommends -y network-manager bubblewrap")
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -51,6 +52,10 @@ func TestNetworkManager(t *testing.T) {
 		}
 		return err
 	}).Tree()
+}
+
+func TestNetworkManager(t *testing.T) {
+	tree := extended(t)
 	built := programs(t)
 	m := Boot(t, tree, func(root string) {
 		for at, from := range built {

@@ -119,7 +119,7 @@ type files map[string]string
 
 func newKiosk(t *testing.T, add files) *kiosk {
 	t.Helper()
-	tree := vm.Build(t).Tree()
+	tree := extended(t)
 	built := programs(t)
 	k := &kiosk{}
 	k.Machine = Boot(t, tree, func(root string) {
