@@ -31,9 +31,9 @@ func TestAboveTwoGigabytes(t *testing.T) {
 		}
 		return io.NewSectionReader(f, 0, size)
 	}
-	block := noise(1, 1<<20)
-	old := open("old", map[int64][]byte{0: block, 1 << 31: block, size - 500: block[:500]})
-	data := open("new", map[int64][]byte{100: block, 1<<31 + 5000: block, size - 500: block[100:600]})
+	block, other := noise(1, 1<<20), noise(2, 1<<20)
+	old := open("old", map[int64][]byte{0: block, 1 << 31: other, size - 500: block[:500]})
+	data := open("new", map[int64][]byte{100: block, 1<<31 + 5000: other, size - 500: block[100:600]})
 	var p bytes.Buffer
 	if _, err := Make(&p, old, data, MakeOptions{}); err != nil {
 		t.Fatal(err)
