@@ -31,7 +31,7 @@ deb http://deb.debian.org/debian-security trixie-security main
 func newExample(t *testing.T) example {
 	t.Helper()
 	deb := packages(t, "sealant_*_amd64.deb")
-	key := "example " + sh(t, "sha256sum <"+deb+"; cat ../../examples/mkosi/*; sed '/^func (e example)/,$d' example_test.go")
+	key := "example " + sh(t, "sha256sum <"+deb+"; find ../../examples/mkosi -type f | sort | xargs cat; sed '/^func (e example)/,$d' example_test.go")
 	scripts, err := filepath.Abs("../../examples/mkosi")
 	if err != nil {
 		t.Fatal(err)
