@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -73,6 +74,17 @@ func writeVectors(t *testing.T) {
 	ok("from-empty", "all is literal", nil, changed)
 	ok("to-empty", "no data, no segment", text, nil)
 	ok("moved", "random bytes, turned around, some flipped", random, variant(4, random))
+	ok("zeros", "a self run that overlaps itself", text, make([]byte, 5000))
+	twice := append(bytes.Clone(random), random...)
+	ok("twice", "new noise, and the same again", text, twice)
+	ok("elf-x86-64", "a program whose code has moved by 12 bytes", smallELF(62, 0), smallELF(62, 3))
+	ok("elf-aarch64", "a program whose code has moved by 12 bytes", smallELF(183, 0), smallELF(183, 3))
+	for name, shape := range map[string]delta.Shape{
+		"light": {Bits: 13, Light: true}, "primed": {Bits: 14, Primed: true}, "packed": {Bits: 12, Packed: true, Window: 12}, "watch": {Bits: 12, Watch: 2},
+	} {
+		data := append(variant(4, text), changed...)
+		all["shape-"+name] = vector{"ok", "an encoder's other choice: " + name, text, data, shaped(t, text, data, shape)}
+	}
 	good := all["text"]
 	bad := func(name, comment string, change func(p []byte) []byte) {
 		all[name] = vector{"refused", comment, good.source, nil, change(bytes.Clone(good.patch))}
@@ -113,7 +125,13 @@ func TestVectors(t *testing.T) {
 			if err != nil || !bytes.Equal(got, v.result) {
 				t.Errorf("%s: %v", file, err)
 			}
+			if !bytes.Equal(referenceDecode(v.source, v.patch), v.result) {
+				t.Errorf("%s: the reference decoder gives another result", file)
+			}
 			// An encoder has a choice, but ours must not change it unnoticed.
+			if strings.HasPrefix(filepath.Base(file), "shape-") {
+				break
+			}
 			if p := make1(t, v.source, v.result); !bytes.Equal(p, v.patch) {
 				t.Errorf("%s: Make makes another patch now", file)
 			}

@@ -34,13 +34,13 @@ var kinds = []struct {
 	{"equal", func(*testing.T) (old, data []byte) { return text(1, 50_000), text(1, 50_000) }},
 	{"tiny", func(*testing.T) (old, data []byte) { return []byte("a\n"), []byte("b\n") }},
 	{"small", func(*testing.T) (old, data []byte) { return text(1, 900), text(2, 900) }},
-	{"one-byte-of-100MB", func(*testing.T) (old, data []byte) {
-		old = noise(3, 100_000_000)
+	{"one-byte-of-30MB", func(*testing.T) (old, data []byte) {
+		old = noise(3, 30_000_000)
 		data = bytes.Clone(old)
-		data[77_777_777]++
+		data[23_456_789]++
 		return old, data
 	}},
-	{"zeros", func(*testing.T) (old, data []byte) { return noise(3, 10_000), make([]byte, 50_000_000) }},
+	{"zeros", func(*testing.T) (old, data []byte) { return noise(3, 10_000), make([]byte, 20_000_000) }},
 	{"period", func(*testing.T) (old, data []byte) { return noise(3, 10_000), bytes.Repeat(noise(4, 1000), 20_000) }},
 	{"noise", func(*testing.T) (old, data []byte) { return noise(3, 1_000_000), noise(4, 1_000_000) }},
 	{"much-noise", func(*testing.T) (old, data []byte) { return noise(3, 1_000_000), noise(4, 9_000_000) }},
@@ -48,7 +48,7 @@ var kinds = []struct {
 		return noise(3, 1000), slices.Concat(noise(4, 6_000_000), noise(4, 6_000_000))
 	}},
 	{"noise-and-text", func(*testing.T) (old, data []byte) {
-		return text(3, 1_000_000), slices.Concat(noise(4, 1_000_000), text(5, 2_000_000), noise(6, 100_000), text(7, 30_000))
+		return text(3, 300_000), slices.Concat(noise(4, 300_000), text(5, 500_000), noise(6, 100_000), text(7, 30_000))
 	}},
 	{"halves-swapped", func(*testing.T) (old, data []byte) {
 		old = text(3, 4_000_000)
@@ -107,7 +107,7 @@ var kinds = []struct {
 	{"shrunk", func(*testing.T) (old, data []byte) { old = text(3, 5_000_000); return old, old[1_234_567:1_300_000] }},
 	{"records", func(*testing.T) (old, data []byte) { return records(3, 100_000, 0), records(3, 100_000, 1) }},
 	{"text-edited", func(*testing.T) (old, data []byte) { old = text(3, 3_000_000); return old, edited(4, old, 300) }},
-	{"text-much-edited", func(*testing.T) (old, data []byte) { old = text(3, 1_000_000); return old, edited(4, old, 20_000) }},
+	{"text-much-edited", func(*testing.T) (old, data []byte) { old = text(3, 300_000); return old, edited(4, old, 6_000) }},
 	{"json", func(t *testing.T) (old, data []byte) { return document(t, 1), document(t, 2) }},
 	{"gzip", func(t *testing.T) (old, data []byte) {
 		return zipped(text(3, 1_000_000)), zipped(edited(4, text(3, 1_000_000), 10))
@@ -120,8 +120,8 @@ var kinds = []struct {
 	{"jpeg", func(t *testing.T) (old, data []byte) { return picture(t, 1, asJPEG), picture(t, 2, asJPEG) }},
 	{"sqlite", func(t *testing.T) (old, data []byte) { return database(t, 1), database(t, 2) }},
 	{"tree", func(t *testing.T) (old, data []byte) { return tarOf(t, "strings", 1), tarOf(t, "strings", 2) }},
-	{"other-tree", func(t *testing.T) (old, data []byte) { return tarOf(t, "crypto", 1), tarOf(t, "net", 1) }},
-	{"much-other-tree", func(t *testing.T) (old, data []byte) { return tarOf(t, "net", 1), tarOf(t, "cmd/compile", 1) }},
+	{"other-tree", func(t *testing.T) (old, data []byte) { return tarOf(t, "go/types", 1), tarOf(t, "strings", 1) }},
+	{"much-other-tree", func(t *testing.T) (old, data []byte) { return tarOf(t, "go/types", 1), tarOf(t, "cmd/internal/obj", 1) }},
 	{"tree-moved", func(t *testing.T) (old, data []byte) { return tarOf(t, "net", 1), tarOf(t, "net", 3) }},
 	{"binary-from-nothing", func(t *testing.T) (old, data []byte) { return nil, tool(t, "gofmt") }},
 	{"other-binary", func(t *testing.T) (old, data []byte) { return tool(t, "gofmt"), tool(t, "go") }},
