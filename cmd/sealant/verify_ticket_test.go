@@ -99,8 +99,13 @@ func TestVerifyTicketByParts(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]string{
-		{"--device", "12"}, {"--nonce", "zz"}, {"--cryptex", "web 2"}, {"--since", "today"}, {"--baseline", "ab"},
-		{"--nonce", "none", "--release", "SI-2026-0007"}, {"--revoked", "00"},
+		{"--device", "12"},
+		{"--nonce", "zz"},
+		{"--cryptex", "web 2"},
+		{"--since", "today"},
+		{"--baseline", "ab"},
+		{"--nonce", "none", "--release", "SI-2026-0007"},
+		{"--revoked", "00"},
 	} {
 		if code, _, errs := verifyTicket(t, ticket, append(root, bad...)...); code != 2 {
 			t.Errorf("%v: exit code %d\n%s", bad, code, errs)
