@@ -113,7 +113,7 @@ func (e example) boot(t *testing.T, disk, initrd, words, script string) *vm.Resu
 	t.Helper()
 	r := vm.Run(t, vm.Options{
 		Boot: vm.Cold, Image: e.image, Disk: disk, Initrd: filepath.Join(e.dir, initrd+".img"),
-		Append: "root=/dev/disk/by-id/virtio-root rootfstype=ext4 " + words, Timeout: 6 * time.Minute,
+		Append: "root=/dev/disk/by-id/virtio-root rootfstype=ext4 " + words, Timeout: 15 * time.Minute,
 	}, vm.Files{
 		"vendor": filepath.Join(e.dir, "vendor"), "sealsrv": laid(t, "sealant-server/usr/bin/sealsrv"), "newer.deb": newer(t, "sealant", "deb", t.TempDir()),
 	}, look+script)
