@@ -96,7 +96,7 @@ func programs(t testing.TB) map[string]string {
 	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "built"), nil, 0o644)) // it is no unfinished machine
 	built := map[string]string{}
-	for name, at := range map[string]string{"sealant": "usr/bin/sealant", "sealant-boot": "usr/lib/sealant/sealant-boot"} {
+	for name, at := range map[string]string{"sealant": "usr/bin/sealant", "sealant-boot": "usr/lib/sealant/sealant-boot", "sealant-launch": "usr/lib/sealant/sealant-launch"} {
 		out := filepath.Join(dir, name)
 		cmd := exec.Command("go", "build", "-trimpath", "-o", out, "../../cmd/"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
