@@ -16,6 +16,7 @@ SHELL    := /bin/bash
 GO       ?= go
 BIN      := $(CURDIR)/bin
 PROGRAMS := sealant sealant-boot sealpub sealsrv sealant-lab
+HIDDEN   := sealant-launch
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSION)
 
@@ -28,7 +29,7 @@ all: build
 
 build:
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS) $(HIDDEN))
 	@for release in base a b; do CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -tags $$release -o $(BIN)/reader/$$release ./test/reader || exit 1; done
 
 root:
