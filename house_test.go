@@ -203,6 +203,8 @@ var links = map[string]map[string]string{
 		"github.com/theupdateframework/go-tuf/v2/metadata": "tickets are checked offline",
 		"github.com/spf13/cobra":                           "it has no command line to speak of",
 		"modernc.org/sqlite":                               "state at boot is plain files",
+		"github.com/cilium/ebpf":                           "what executes is enforced by a program that starts after it",
+		"github.com/cloudflare/circl":                      "it reports nothing",
 	},
 	"sealant": {
 		"modernc.org/sqlite":           "the device has no database",

@@ -146,7 +146,7 @@ func checkSize(p io.Reader) error {
 
 // checkSum verifies the checksum that ends a patch of a size.
 func checkSum(p io.Reader, size int64) error {
-	crc := crc32.New(castagnoli)
+	crc := crc32.New(castagnoli())
 	if _, err := io.CopyN(crc, p, size-4); err != nil {
 		return readFailure(err)
 	}
@@ -169,7 +169,7 @@ type summed struct {
 
 func (s *summed) Read(b []byte) (int, error) {
 	n, err := s.r.Read(b)
-	s.crc = crc32.Update(s.crc, castagnoli, b[:n])
+	s.crc = crc32.Update(s.crc, castagnoli(), b[:n])
 	return n, err
 }
 
@@ -177,7 +177,7 @@ func (s *summed) ReadByte() (byte, error) {
 	b, err := s.r.ReadByte()
 	if err == nil {
 		s.one[0] = b
-		s.crc = crc32.Update(s.crc, castagnoli, s.one[:])
+		s.crc = crc32.Update(s.crc, castagnoli(), s.one[:])
 	}
 	return b, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch/delta"
@@ -121,7 +122,9 @@ func (h *Header) has(id uint64) bool {
 	return false
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made at its first use: most programs that link this package start
+// without making or applying a patch.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // marshal returns the header's bytes, its checksum included.
 func (h *Header) marshal() []byte {
@@ -171,7 +174,7 @@ func (h *Header) marshal() []byte {
 	out = binary.LittleEndian.AppendUint16(out, version)
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(b)))
 	out = append(out, b...)
-	return binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
+	return binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli()))
 }
 
 // fields reads the fields of a header; the first error sticks.
@@ -237,7 +240,7 @@ func readHeader(r io.Reader) (*Header, int64, error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return nil, 0, readFailure(err)
 	}
-	if crc32.Update(crc32.Checksum(pre, castagnoli), castagnoli, rest[:size]) != binary.LittleEndian.Uint32(rest[size:]) {
+	if crc32.Update(crc32.Checksum(pre, castagnoli()), castagnoli(), rest[:size]) != binary.LittleEndian.Uint32(rest[size:]) {
 		return nil, 0, damaged("the header's checksum is wrong")
 	}
 	h, err := parseHeader(rest[:size])

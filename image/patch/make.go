@@ -380,7 +380,7 @@ func write(dst io.Writer, h *Header, parts [][]byte) (int64, error) {
 	head := h.marshal()
 	crc, n := uint32(0), int64(0)
 	for _, part := range append([][]byte{head}, parts...) {
-		crc = crc32.Update(crc, castagnoli, part)
+		crc = crc32.Update(crc, castagnoli(), part)
 		if _, err := dst.Write(part); err != nil {
 			return n, fmt.Errorf("cannot write the patch: %w", err)
 		}
