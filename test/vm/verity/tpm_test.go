@@ -44,12 +44,11 @@ func TestTPM(t *testing.T) {
 	r = w.run(t, vm.Options{Boot: vm.Bare, Data: disk, TPM: other}, look+`
 		boot; echo "exit: $?"; look copied
 		serve
-		sealant check; echo "check: $?"
 		sealant doctor`)
 	if got := r.Line("copied"); got != `os base, web base, "reason":"counter"` {
 		t.Errorf("copied: %q", got)
 	}
-	if r.Line("exit") == "0" || r.Line("check") == "0" || !strings.Contains(r.Out, "not usable") {
+	if r.Line("exit") == "0" || !strings.Contains(r.Out, "not usable") {
 		t.Error("another machine works with the copied state")
 	}
 }
