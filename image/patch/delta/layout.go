@@ -126,6 +126,9 @@ func (k *elementCoder) code(c *entropy.Coder, l *Layout, old []*elfref.Element) 
 			e = guess
 		} else {
 			e.Old = int(entropy.Unzigzag(k.old.Code(c, entropy.Zigzag(int64(e.Old-next)))&(1<<32-1))) + next
+			if e.Old < -1 || e.Old >= len(old) {
+				return fmt.Errorf("element stems from number %d of %d", e.Old, len(old))
+			}
 			guess = Element{Base: end, Old: e.Old}
 			if e.Old >= 0 && e.Old < len(old) {
 				guess = k.guess(p, old, e.Old)
