@@ -226,7 +226,14 @@ func (c *Cursor) bytes(off, n int64) []byte {
 	if c.t.data != nil {
 		return c.t.data[off : off+n]
 	}
-	return c.src.Bytes(c.t.e.Loads.At(off), n)
+	l := &c.t.e.Loads
+	if l.Tail != 0 && off < l.Cut && off+n > l.Cut {
+		// No field does, but an instruction that an adrp's target follows from may.
+		k := l.Cut - off
+		b := append(make([]byte, 0, n), c.src.Bytes(l.Base+off, k)...)
+		return append(b, c.src.Bytes(l.Tail, n-k)...)
+	}
+	return c.src.Bytes(l.At(off), n)
 }
 
 // Field is the reference's field in the old data, valid until the next call.
@@ -352,22 +359,24 @@ func (e *Element) Table(data []byte) *Table {
 // Pack finds the references of an element and packs them; read reads the data
 // that holds the file.
 func (e *Element) Pack(read func(b []byte, off int64) error) (*Table, error) {
-	c := &collector{Element: e, read: read}
+	own := *e // its bases grow, and who reads an older table of e still looks into those
+	c := &collector{Element: &own, read: read}
 	c.start()
 	c.collect()
 	c.spill(1)
 	c.buf, c.recs = nil, nil
-	f, out := filter{e: e}, &packed{}
+	f, out := filter{e: &own}, &packed{}
 	merge(c.lists, func(rec uint64) {
 		if f.keeps(rec) {
 			out.add(rec)
 		}
 	})
-	return &Table{e: e, packed: out.clip()}, c.err
+	return &Table{e: &own, packed: out.clip()}, c.err
 }
 
 func (c *collector) start() {
-	c.Bases, c.Names = c.Bases[:len(c.sections)], c.Names[:len(c.sections)]
+	n := len(c.sections)
+	c.Bases, c.Names = c.Bases[:n:n], c.Names[:n:n]
 }
 
 // spill packs what was collected, if it is at least so much and the collector is
