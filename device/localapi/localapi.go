@@ -36,12 +36,22 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Limits, in bytes.
 const (
-	maxParams = 64 << 10
+	MaxParams = 64 << 10
 	maxLine   = 8 << 20 // of an answer: a history can be long
+)
+
+// Limits that keep those who ask from each other's way, and from the lock that a
+// journey may hold while it tells of its progress.
+const (
+	Each     = 16               // connections of one user other than root
+	All      = 64               // of all of them
+	slowest  = 30 * time.Second // for a caller to send its parameters, or to take a line of the answer
+	idleTime = 30 * time.Second
 )
 
 // Peer is who asks, as the kernel knows it.
@@ -100,37 +110,64 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// door lets in those for whom there is room; others are hung up on.
+type door struct {
+	net.Listener
+	crowd linux.Crowd
+}
+
+// guest is a connection that was let in.
+type guest struct {
+	*net.UnixConn
+	peer  Peer
+	leave func()
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if u, ok := c.(*net.UnixConn); ok {
+			if peer, err := peerOf(u); err == nil {
+				if leave, ok := d.crowd.Enter(int(peer.UID)); ok {
+					return &guest{u, peer, leave}, nil
+				}
+			}
+		}
+		c.Close()
+	}
+}
+
+func (g *guest) Close() error {
+	defer g.leave()
+	return g.UnixConn.Close()
+}
+
 type peerKey struct{}
 
 // Serve answers on l until ctx ends; calls under way are then cancelled.
 func Serve(ctx context.Context, l net.Listener, methods map[string]Method) error {
 	srv := &http.Server{
-		Handler:           handler{methods},
+		Handler:           handler{methods, slowest},
 		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			peer, err := peerOf(c)
-			if err != nil {
-				c.Close()
-				return ctx
-			}
-			return context.WithValue(ctx, peerKey{}, peer)
+			return context.WithValue(ctx, peerKey{}, c.(*guest).peer)
 		},
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(&door{Listener: l, crowd: linux.Crowd{Each: Each, All: All}}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve: %w", err)
 	}
 	return nil
 }
 
-func peerOf(c net.Conn) (Peer, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return Peer{}, errors.New("not a Unix socket")
-	}
+func peerOf(u *net.UnixConn) (Peer, error) {
 	raw, err := u.SyscallConn()
 	if err != nil {
 		return Peer{}, err
@@ -148,13 +185,16 @@ func peerOf(c net.Conn) (Peer, error) {
 	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
 }
 
-type handler struct{ methods map[string]Method }
+type handler struct {
+	methods map[string]Method
+	slowest time.Duration
+}
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, ok := strings.CutPrefix(r.URL.Path, "/v1/")
 	m, known := h.methods[name]
 	peer, trusted := r.Context().Value(peerKey{}).(Peer)
-	out := &writer{w: w, flush: http.NewResponseController(w)}
+	out := &writer{w: w, flush: http.NewResponseController(w), slowest: h.slowest}
 	switch {
 	case !trusted:
 		http.Error(w, "who asks is unknown", http.StatusForbidden)
@@ -171,12 +211,14 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	params, err := io.ReadAll(io.LimitReader(r.Body, maxParams+1))
+	_ = out.flush.SetReadDeadline(time.Now().Add(h.slowest))
+	params, err := io.ReadAll(io.LimitReader(r.Body, MaxParams+1))
 	if err != nil {
-		return // the caller hung up
+		return // the caller hung up, or makes us wait
 	}
-	if len(params) > maxParams || !json.Valid(params) {
-		out.fail(fault.New(fault.Usage, "cannot do %s: the parameters are not JSON of at most %d bytes", name, maxParams))
+	_ = out.flush.SetReadDeadline(time.Time{})
+	if len(params) > MaxParams || !json.Valid(params) {
+		out.fail(fault.New(fault.Usage, "cannot do %s: the parameters are not JSON of at most %d bytes", name, MaxParams))
 		return
 	}
 	result, err := m.Handle(r.Context(), peer, params, out.event)
@@ -189,9 +231,10 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // writer writes the lines of one answer.
 type writer struct {
-	mu    sync.Mutex
-	w     io.Writer
-	flush *http.ResponseController
+	mu      sync.Mutex
+	w       io.Writer
+	flush   *http.ResponseController
+	slowest time.Duration
 }
 
 func (o *writer) write(l line) {
@@ -201,6 +244,8 @@ func (o *writer) write(l line) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// A caller that takes no lines is as one that hung up: the journey is cancelled.
+	_ = o.flush.SetWriteDeadline(time.Now().Add(o.slowest))
 	o.w.Write(append(data, '\n'))
 	o.flush.Flush()
 }

@@ -87,7 +87,7 @@ func TestCall(t *testing.T) {
 	if err := c.Call(t.Context(), "../x", word{}, nil, &got); fault.KindOf(err) != fault.Usage {
 		t.Errorf("%v", err)
 	}
-	if err := c.Call(t.Context(), "echo", word{strings.Repeat("x", maxParams)}, nil, &got); fault.KindOf(err) != fault.Usage {
+	if err := c.Call(t.Context(), "echo", word{strings.Repeat("x", MaxParams)}, nil, &got); fault.KindOf(err) != fault.Usage {
 		t.Errorf("%v", err)
 	}
 }
