@@ -21,6 +21,7 @@ import (
 	"github.com/sealant-os/sealant/device/localapi"
 	"github.com/sealant-os/sealant/device/polkit"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // The names on the bus.
@@ -39,6 +40,7 @@ type agent struct {
 	ctx     context.Context
 	conn    *dbus.Conn
 	methods map[string]localapi.Method
+	crowd   linux.Crowd // whose calls are under way
 }
 
 // Serve answers on the bus of the machine whose files are below root until ctx
@@ -49,7 +51,7 @@ func Serve(ctx context.Context, root string, methods map[string]localapi.Method)
 		return fmt.Errorf("%w (%w)", ErrNone, err)
 	}
 	defer conn.Close()
-	a := &agent{ctx, conn, methods}
+	a := &agent{ctx: ctx, conn: conn, methods: methods, crowd: linux.Crowd{Each: localapi.Each, All: localapi.All}}
 	if err := conn.Export(a, Path, Interface); err != nil {
 		return fmt.Errorf("cannot serve on the bus: %w", err)
 	}
@@ -155,12 +157,20 @@ func (a *agent) call(m dbus.Message, name string, options map[string]any) (any, 
 	if err != nil {
 		return nil, err
 	}
+	leave, ok := a.crowd.Enter(int(peer.UID))
+	if !ok {
+		return nil, fault.New(fault.Busy, "cannot do %s: too many calls are under way", name)
+	}
+	defer leave()
 	if options == nil {
 		options = map[string]any{}
 	}
 	params, err := json.Marshal(options)
 	if err != nil {
 		return nil, err
+	}
+	if len(params) > localapi.MaxParams {
+		return nil, fault.New(fault.Usage, "cannot do %s: the parameters are longer than %d bytes", name, localapi.MaxParams)
 	}
 	if method.Allow != nil {
 		if err := method.Allow(a.ctx, peer); err != nil {

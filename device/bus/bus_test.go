@@ -122,6 +122,10 @@ func TestServe(t *testing.T) {
 			t.Errorf("%+v", hostile)
 		}
 	}
+	err = object.Call(Interface+".Install", 0, strings.Repeat("x", localapi.MaxParams)).Err
+	if !errors.As(err, &known) || known.Name != Failure+"Usage" {
+		t.Errorf("a very long name: %.200v", err)
+	}
 	// Nobody but one may be the agent.
 	if err := Serve(ctx, root, methods); fault.KindOf(err) != fault.Busy {
 		t.Errorf("a second agent: %v", err)
