@@ -97,6 +97,9 @@ func short(d image.Digest) string { return fmt.Sprintf("%x…", d[:8]) }
 
 // read reads the old data.
 func (a *applier) read(b []byte, off int64) error {
+	if err := a.options.Context.Err(); err != nil {
+		return err // programs may be gone through for long before anything is written
+	}
 	_, err := io.ReadFull(io.NewSectionReader(a.old, off, int64(len(b))), b)
 	return err
 }
@@ -161,6 +164,11 @@ func (a *applier) prepare() (*delta.Tables, error) {
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	for _, e := range elements {
+		if need := e.Scratch(); need > a.header.Memory {
+			return nil, damaged("it declares %d bytes of memory, and to look into its source takes %d", a.header.Memory, need)
+		}
 	}
 	return delta.NewTables(elements, a.read, tableMemory), nil
 }
@@ -238,10 +246,12 @@ func (a *applier) await(to int64) error {
 func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 	h := a.header
 	g, ctx := errgroup.WithContext(a.options.Context)
-	g.SetLimit(min(decoders, runtime.GOMAXPROCS(0)))
+	places := make(chan struct{}, min(decoders, runtime.GOMAXPROCS(0)))
 	at := int64(0)
 	for i, s := range h.Segments {
-		// The patch is read here, in its order, and never further than needed.
+		// The patch is read here, in its order, and never further than needed: what
+		// a segment takes is granted for those that are being decoded.
+		places <- struct{}{}
 		literals := make([]byte, s.Packed) // within the memory that was granted
 		if _, err := io.ReadFull(a.in, literals); err != nil {
 			_ = g.Wait()
@@ -259,6 +269,7 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 		seg := delta.Segment{Start: at, End: at + s.Size, Shape: s.shape()}
 		at = seg.End
 		g.Go(func() error {
+			defer func() { <-places }()
 			out := &sharer{applier: a, layout: layout}
 			sink := delta.Sink{
 				Account: a.account,

@@ -1,0 +1,63 @@
+package patch
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/internal/fault"
+)
+
+// symbolic is an ELF file with a symbol table of a size in bytes.
+func symbolic(size int) []byte {
+	const head = 64 + 56 + 2*64
+	le, b := binary.LittleEndian, make([]byte, head+size)
+	copy(b, "\x7fELF\x02\x01")
+	le.PutUint16(b[0x12:], 62)
+	le.PutUint64(b[0x20:], 64)
+	le.PutUint64(b[0x28:], 64+56)
+	le.PutUint16(b[0x36:], 56)
+	le.PutUint16(b[0x38:], 1)
+	le.PutUint16(b[0x3a:], 64)
+	le.PutUint16(b[0x3c:], 2)
+	symbols := b[64+56+64:]
+	le.PutUint32(symbols[4:], 2)
+	le.PutUint64(symbols[24:], head)
+	le.PutUint64(symbols[32:], uint64(size))
+	return b
+}
+
+// TestLargePrograms: a patch whose source takes more memory to look into than it
+// declares is refused, and looking into it ends when the context does.
+func TestLargePrograms(t *testing.T) {
+	patchOf := func(old []byte) []byte {
+		empty := delta.EncodeLayout(&delta.Layout{}, nil)
+		b := &bomb{header: Header{
+			Source: sha512.Sum384(old), SourceSize: int64(len(old)), ResultSize: 1, MapSize: int64(len(empty)),
+			Transforms: []Transform{{ID: walkTransform, Version: 2}, {ID: elfTransform, Version: 2}},
+			Segments:   []Segment{{Size: 1, Coded: 8, Bits: delta.MinBits, Light: true}},
+		}, parts: [][]byte{empty, bytes.Repeat([]byte{255}, 8)}}
+		b.header.Memory = b.header.memory()
+		return b.bytes(t)
+	}
+	old := symbolic(40 << 20)
+	_, err := apply1(old, patchOf(old))
+	if fault.KindOf(err) != fault.Seal || !strings.Contains(err.Error(), "to look into its source") {
+		t.Errorf("a large program: %v", err)
+	}
+	old = symbolic(1 << 20)
+	if _, err = apply1(old, patchOf(old)); err == nil || strings.Contains(err.Error(), "to look into its source") {
+		t.Errorf("a small program: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := &applier{old: bytes.NewReader(old), options: ApplyOptions{Context: ctx}}
+	if err := a.read(make([]byte, 1), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("reading for a table: %v", err)
+	}
+}
