@@ -22,8 +22,11 @@ import (
 // requestTime is how long a caller may take to say what it wants.
 const requestTime = 10 * time.Second
 
-// maxLaunches bounds the programs that are watched at once.
-const maxLaunches = 4096
+// Limits of what is done at once: of one user, and of all but root.
+const (
+	userLaunches, maxLaunches = 512, 4096 // programs that are watched
+	userRequests, maxRequests = 32, 128   // requests that are heard and carried out
+)
 
 // Server launches programs for ordinary users. It is part of the agent.
 type Server struct {
@@ -36,6 +39,8 @@ type Server struct {
 	// Idle ends Serve when nothing that it started has run and nobody has asked
 	// for this long; 0 means never.
 	Idle time.Duration
+
+	launches, requests linux.Crowd
 }
 
 // ChildCommand is the hidden command of sealant that calls Child.
@@ -124,7 +129,8 @@ func Inherited() (*net.UnixListener, error) {
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	places := make(chan struct{}, maxLaunches)
+	s.launches.Each, s.launches.All = userLaunches, maxLaunches
+	s.requests.Each, s.requests.All = userRequests, maxRequests
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -138,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			return nil
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if len(places) == 0 {
+			if s.launches.Empty() {
 				return nil
 			}
 			continue
@@ -146,25 +152,30 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		if err != nil {
 			return fmt.Errorf("cannot accept a launch: %w", err)
 		}
-		select {
-		case places <- struct{}{}:
-		default:
+		peer, err := linux.PeerOf(conn)
+		if err != nil {
+			conn.Close()
+			continue
+		}
+		leave, ok := s.launches.Enter(peer.User.UID)
+		if !ok {
+			peer.Close()
 			conn.Close()
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-places }()
+			defer leave()
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			s.handle(ctx, conn)
+			s.handle(ctx, conn, peer)
 		})
 	}
 }
 
 // handle serves one caller. Errors go to the caller, who asked.
-func (s *Server) handle(ctx context.Context, conn *net.UnixConn) {
-	child, detached, err := s.launch(conn)
+func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Peer) {
+	child, detached, err := s.launch(conn, peer)
 	if err != nil {
 		f := describe(err)
 		_ = reply(conn, answer{Failed: &f})
@@ -204,12 +215,13 @@ func reply(conn *net.UnixConn, a answer, files ...*os.File) error {
 }
 
 // launch hears what the caller wants, and starts it.
-func (s *Server) launch(conn *net.UnixConn) (c *child, detached bool, err error) {
-	peer, err := linux.PeerOf(conn)
-	if err != nil {
-		return nil, false, err
-	}
+func (s *Server) launch(conn *net.UnixConn, peer *linux.Peer) (c *child, detached bool, err error) {
 	defer peer.Close()
+	leave, ok := s.requests.Enter(peer.User.UID)
+	if !ok {
+		return nil, false, fault.New(fault.Busy, "cannot launch: too many programs are being launched").Hint("try again")
+	}
+	defer leave()
 	if err := conn.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
 		return nil, false, err
 	}

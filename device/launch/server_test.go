@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -411,4 +413,50 @@ func TestExamineMyself(t *testing.T) {
 	if c.User.UID != 0 || c.PID != os.Getpid() || len(h.files()) != 1+linux.NamespaceFiles {
 		t.Errorf("%+v", c)
 	}
+}
+
+// One user can't fill the agent's memory with requests, nor keep others from asking.
+func TestOneUserHasItsShareOfRequests(t *testing.T) {
+	d, _ := booted(t)
+	agent(t, d)
+	var calls []*net.UnixConn
+	must(t, linux.Isolated(func() error {
+		const uid = 1234 // this thread's alone
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), uid, ^uintptr(0)); errno != 0 {
+			return errno
+		}
+		for range userRequests + 1 {
+			c, err := dial(d.Store)
+			if err != nil {
+				return err
+			}
+			calls = append(calls, c)
+		}
+		return nil
+	}))
+	var refused error
+	eventually(t, "one too many is refused", func() bool {
+		for _, c := range calls {
+			must(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
+			if _, _, err := hear(c); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				refused = err
+			}
+		}
+		return refused != nil
+	})
+	if fault.KindOf(refused) != fault.Busy {
+		t.Error(refused)
+	}
+	other := as("run-by-agent", d, "/bin/true")
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1235, Gid: 1235}}
+	if text, code := output(t, other); code != 0 {
+		t.Errorf("another user: %d %s", code, text)
+	}
+	for _, c := range calls {
+		c.Close()
+	}
+	eventually(t, "there is room again", func() bool {
+		_, code := output(t, nobody(as("run-by-agent", d, "/bin/true")))
+		return code == 0
+	})
 }
