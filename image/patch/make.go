@@ -248,8 +248,13 @@ const lightAbove = 4 << 20
 // Repetitions of at least this many bytes of new content are copied.
 const leastRepeat = 400
 
-// A patch of at least this many bytes is tried with larger models too.
-const largerModels = 48 << 10
+// A patch of at least so many bytes is tried with larger models too, and a smaller
+// one whose models learn from much.
+const (
+	largerModels = 48 << 10
+	muchLearnt   = 768 << 10
+	muchToSay    = 8 << 10 // smaller patches aren't worth the time
+)
 
 // encode codes a patch with one layout, to compare it with others.
 func encode(was, is *match.File, l *delta.Layout) (*draft, error) {
@@ -279,12 +284,19 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 		return d, nil
 	}
 	d, err := watchful(was, is, d)
-	if err != nil || d.size < largerModels || d.segments[0].Packed > 0 {
+	if err != nil || d.segments[0].Packed > 0 {
 		return d, err
 	}
-	big := delta.Shape{Bits: 18, Watch: d.segments[0].shape().Watch}
 	n := literals(is, d.layout)
-	if n > 256<<10 {
+	learnt := n
+	if d.segments[0].Primed {
+		learnt += int64(len(was.Data))
+	}
+	if d.size < largerModels && (learnt < muchLearnt || d.size < muchToSay) {
+		return d, nil
+	}
+	big := delta.Shape{Bits: 18, Watch: d.segments[0].shape().Watch}
+	if learnt > 256<<10 {
 		big.Bits = 20
 	}
 	tries := []delta.Shape{big}
