@@ -137,7 +137,9 @@ func logFault(err error) error {
 
 // fetchLog reads a file of the log from a server.
 func (d *Device) fetchLog(ctx context.Context, server, path string, limit int64) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/log/"+path, nil)
+	limited, stop := context.WithTimeout(ctx, upstream.AnswerTime)
+	defer stop()
+	req, err := http.NewRequestWithContext(limited, http.MethodGet, server+"/log/"+path, nil)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "cannot read the public log: %w", err)
 	}

@@ -6,6 +6,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -58,7 +59,14 @@ type Server struct {
 	Client  *http.Client
 	Key     func() (crypto.Signer, error) // the device's key, which signs requests
 	Now     func() time.Time              // the machine's clock
+
+	// Patience is how long one whole answer may take; 0 means AnswerTime.
+	Patience time.Duration
 }
+
+// AnswerTime is how long a server may take for an answer, the last byte of it
+// included: who asks may hold the state's lock meanwhile.
+const AnswerTime = 2 * time.Minute
 
 // Fetcher asks mirrors for the catalog's big files before the server.
 // Metadata always comes from the server: a mirror may lag behind.
@@ -125,7 +133,9 @@ func (s *Server) postOnce(ctx context.Context, path string, body []byte, out any
 	if err != nil {
 		return 0, fmt.Errorf("cannot sign the request: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Base+path, bytes.NewReader(body))
+	limited, stop := context.WithTimeout(ctx, cmp.Or(s.Patience, AnswerTime))
+	defer stop()
+	req, err := http.NewRequestWithContext(limited, http.MethodPost, s.Base+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, fault.New(fault.Usage, "cannot ask %s: %w", s.Base, err)
 	}
@@ -143,6 +153,9 @@ func (s *Server) postOnce(ctx context.Context, path string, body []byte, out any
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil && ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	if err != nil || len(data) > maxAnswer {
 		return 0, fault.New(fault.Unreachable, "cannot read the server's answer: %d bytes of at most %d (%w)", len(data), maxAnswer, err)
 	}

@@ -1,8 +1,15 @@
 package upstream
 
 import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -57,5 +64,32 @@ func TestRefusals(t *testing.T) {
 func TestClean(t *testing.T) {
 	if got := Clean(strings.Repeat("x", 1000)); len(got) != 300 {
 		t.Errorf("%d", len(got))
+	}
+}
+
+// TestStall: a server that never comes to the end of its answer is given up, and
+// whoever gives up the question before is told so.
+func TestStall(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "{")
+		w.(http.Flusher).Flush()
+		<-over
+	}))
+	defer slow.Close()
+	defer close(over)
+	s := &Server{Base: slow.URL, Client: NewClient(), Key: func() (crypto.Signer, error) { return key, nil }, Now: time.Now, Patience: 50 * time.Millisecond}
+	if err := s.Post(t.Context(), "/v1/tickets", struct{}{}, &struct{}{}); fault.KindOf(err) != fault.Unreachable {
+		t.Errorf("a server that stalls: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.Patience = time.Hour
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if err := s.Post(ctx, "/v1/tickets", struct{}{}, &struct{}{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up himself: %v", err)
 	}
 }
