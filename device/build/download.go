@@ -51,8 +51,8 @@ func (b *Builder) patchKept(ctx context.Context, rel, cryptex string, kind store
 
 // download brings a file of the catalog into the store's downloads, taking up
 // what an earlier attempt left. It returns only when the file has its digest.
-// Wrong bytes are thrown away and asked for once more, from the start; then it
-// is a fault.Seal.
+// Wrong bytes are thrown away and asked for once more, from the start and of the
+// server itself; then it is a fault.Seal.
 func (b *Builder) download(ctx context.Context, path string, file release.File, progress func(done, total int64)) error {
 	if b.Catalog == nil {
 		return fault.New(fault.Unreachable, "cannot download %s: the catalog can't be opened", path)
@@ -85,8 +85,9 @@ func (b *Builder) download(ctx context.Context, path string, file release.File, 
 		}
 		if attempt == 1 {
 			return fault.New(fault.Seal, "cannot use %s: its digest is %.12s…, not that of the release", path, got).
-				Hint("the server or a mirror serves damaged files; nothing was changed here")
+				Hint("the server serves damaged files; nothing was changed here")
 		}
+		ctx = upstream.PastMirrors(ctx)
 	}
 	return nil
 }
@@ -117,6 +118,7 @@ func (b *Builder) fill(ctx context.Context, t catalog.Target, f *os.File, progre
 			if have == before || try == downloadTries || ctx.Err() != nil || kind != fault.Unreachable && kind != fault.Busy {
 				return upstream.Explain(err)
 			}
+			ctx = upstream.PastMirrors(ctx)
 		}
 	}
 	return nil

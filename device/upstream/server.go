@@ -5,6 +5,7 @@
 package upstream
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -16,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
@@ -85,14 +87,31 @@ type mirrors struct {
 
 // Fetch implements catalog.Fetcher.
 func (m mirrors) Fetch(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
-	if len(path) > 8 && path[:8] == "targets/" {
+	if strings.HasPrefix(path, "targets/") && ctx.Value(pastMirrors{}) == nil {
 		for _, f := range m.mirrors {
-			if r, err := f.Fetch(ctx, path, offset); err == nil {
-				return r, nil
+			body, err := f.Fetch(ctx, path, offset)
+			if err != nil {
+				continue
 			}
+			r := bufio.NewReader(body)
+			if _, err := r.Peek(1); err == nil {
+				return struct {
+					io.Reader
+					io.Closer
+				}{r, body}, nil
+			}
+			body.Close() // it has the file and brings nothing of it
 		}
 	}
 	return m.server.Fetch(ctx, path, offset)
+}
+
+type pastMirrors struct{}
+
+// PastMirrors is the context in which a Fetcher asks only the server: for who got
+// wrong or too few bytes, perhaps from a mirror.
+func PastMirrors(ctx context.Context) context.Context {
+	return context.WithValue(ctx, pastMirrors{}, true)
 }
 
 // problem is the server's way to say no (RFC 9457), with our stable code.

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/release/catalog"
 )
 
 // TestRefusals: what a server says becomes the failure that it is; nothing of
@@ -91,5 +93,38 @@ func TestStall(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if err := s.Post(ctx, "/v1/tickets", struct{}{}, &struct{}{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("who gives up himself: %v", err)
+	}
+}
+
+// content is a server or mirror with one file.
+type content string
+
+func (c content) Fetch(_ context.Context, _ string, offset int64) (io.ReadCloser, error) {
+	if c == "absent" {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(strings.NewReader(string(c)[offset:])), nil
+}
+
+// TestMirrors: mirrors are asked for big files only, one that has nothing or
+// brings nothing is passed over, and so are all where that was asked for.
+func TestMirrors(t *testing.T) {
+	m := mirrors{server: content("server"), mirrors: []catalog.Fetcher{content("absent"), content(""), content("mirror")}}
+	for _, tt := range []struct {
+		ctx        context.Context
+		path, want string
+	}{
+		{t.Context(), "targets/patches/x", "mirror"},
+		{t.Context(), "metadata/timestamp.json", "server"},
+		{PastMirrors(t.Context()), "targets/patches/x", "server"},
+	} {
+		r, err := m.Fetch(tt.ctx, tt.path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r); err != nil || string(b) != tt.want {
+			t.Errorf("%s comes from %q: %v", tt.path, b, err)
+		}
+		r.Close()
 	}
 }
