@@ -29,6 +29,19 @@ func (g *Guard) Mark(p linux.Pidfd) error {
 	return nil
 }
 
+// Marked says whether a process is a strict app's. One that has ended is not.
+func (g *Guard) Marked(p linux.Pidfd) (bool, error) {
+	var mark uint64
+	err := g.apps.Lookup(int32(p.File().Fd()), &mark)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot know whether a process is a strict app's: %w", err)
+	}
+	return true, nil
+}
+
 // MarkGroup makes the control group with that id a strict service's: what is in
 // it when it executes something is marked then.
 func (g *Guard) MarkGroup(id uint64, alive func(uint64) bool) error {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/test/namespace"
 )
 
@@ -115,5 +116,36 @@ func TestGroupsAreForgotten(t *testing.T) {
 	g := guard(t)
 	for id := range uint64(maxGroups + 10) {
 		must(t, g.MarkGroup(1000+id, func(id uint64) bool { return id%2 == 0 }))
+	}
+}
+
+// Who starts something for a strict app can know that it is one.
+func TestMarked(t *testing.T) {
+	g := guard(t)
+	self, err := linux.OpenPidfd(os.Getpid())
+	must(t, err)
+	defer self.Close()
+	if marked, err := g.Marked(self); err != nil || marked {
+		t.Errorf("%v %v", marked, err)
+	}
+	cmd := exec.Command("/proc/self/exe", "as-app", g.dir, "/bin/sh", "-c", "sh -c 'echo; read word'; true")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	app, err := linux.OpenPidfd(cmd.Process.Pid)
+	must(t, err)
+	defer app.Close()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if marked, err := g.Marked(app); err != nil || !marked {
+		t.Errorf("a strict app: %v %v", marked, err)
+	}
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	if marked, err := g.Marked(app); err == nil && marked {
+		t.Error("an app that has ended is strict")
 	}
 }

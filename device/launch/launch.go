@@ -58,6 +58,7 @@ type Program struct {
 const (
 	maxRequest = 4 << 20 // bytes of a request, environment included
 	maxArgs    = 32 << 10
+	maxPath    = 4096 // bytes, PATH_MAX of linux/limits.h
 )
 
 // Resolve finds what to execute: the app with the given id, with its own
@@ -141,6 +142,8 @@ func (p *Program) check() error {
 		return fault.New(fault.Usage, "cannot launch: arguments and environment are too long")
 	case len(p.Args) == 0 || !strings.Contains(p.Path, "/"):
 		return fault.New(fault.Usage, "cannot launch: no program is named")
+	case len(p.Path) >= maxPath:
+		return fault.New(fault.Usage, "cannot launch: the program's path is too long")
 	case !filepath.IsAbs(p.Dir):
 		return fault.New(fault.Usage, "cannot launch: the folder %q is not absolute", p.Dir)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -312,6 +313,43 @@ func TestPrune(t *testing.T) {
 	list, err := List(d.Store)
 	if err != nil || len(list) != 1 || list[0].PID != cmd.Process.Pid {
 		t.Errorf("%v, %v", list, err)
+	}
+}
+
+// Whoever launches, and however: the folder of records stays small.
+func TestRecordsHaveALimit(t *testing.T) {
+	d, _ := booted(t)
+	must(t, os.MkdirAll(d.Store.LaunchDir(), 0o755))
+	boot, err := linux.BootID()
+	must(t, err)
+	fill := func(r Record) {
+		data, err := json.Marshal(r)
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(d.Store.LaunchDir(), recordName(r.PID)), data, 0o644))
+	}
+	const most, none = 8, 1 << 30 // no process has such a number
+	for i := range most - 1 {
+		fill(Record{Schema: RecordSchema, PID: none + i, Boot: boot, Namespace: 1, Time: time.Now().Add(-2 * settled)})
+	}
+	must(t, os.WriteFile(filepath.Join(d.Store.LaunchDir(), unfinished+recordName(none)), nil, 0o644))
+	s := &Server{Store: d.Store, mostRecords: most}
+	must(t, s.makeRoom())
+	if n, err := count(d.Store); err != nil || n != 0 {
+		t.Errorf("%d, %v", n, err)
+	}
+	// Those of processes that run stay.
+	self, err := linux.OpenProcess(os.Getpid())
+	must(t, err)
+	defer self.Close()
+	stat, err := self.Stat()
+	must(t, err)
+	fill(Record{Schema: RecordSchema, PID: os.Getpid(), Start: stat.Start, Boot: boot, Time: time.Now().Add(-2 * settled)})
+	s.mostRecords = 1
+	if err := s.makeRoom(); fault.KindOf(err) != fault.Busy {
+		t.Error(err)
+	}
+	if _, err := Read(d.Store, os.Getpid()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -128,10 +128,8 @@ func (o *order) carryOut(h *held) error {
 		return err
 	}
 	defer records.Close()
-	if o.Program.Strict {
-		if err := confine(st); err != nil {
-			return err
-		}
+	if err := o.confine(st, h); err != nil {
+		return err
 	}
 	if o.Caller != nil {
 		if err := o.Caller.join(h); err != nil {
@@ -161,25 +159,39 @@ func (o *order) carryOut(h *held) error {
 	return err
 }
 
-// confine makes this process a strict app's. It must happen before the namespaces
-// are the caller's, where the kernel's programs are out of sight.
-func confine(st *store.Store) error {
-	c, err := policy.Load(st.ConfigDir())
-	if err != nil {
-		return err
+// confine makes this process a strict app's if the program is one, or if its caller
+// is: what a strict app starts is confined as it is, by the agent too. It must happen
+// before the namespaces are the caller's, where the kernel's programs are out of
+// sight.
+func (o *order) confine(st *store.Store, h *held) error {
+	strict := o.Program.Strict
+	if strict {
+		c, err := policy.Load(st.ConfigDir())
+		if err != nil {
+			return err
+		}
+		// Policy may give up on it, for everybody.
+		strict = c.Policy.TrustExecution != enforce.Off.String()
 	}
-	if c.Policy.TrustExecution == enforce.Off.String() {
-		return nil // policy gives up on it, for everybody
+	if !strict && h == nil {
+		return nil
 	}
 	g, err := enforce.Open()
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !strict:
+		return nil // then the caller is none
+	case errors.Is(err, fs.ErrNotExist):
 		return fault.New(fault.Policy, "cannot launch a strict app: nothing here enforces that it executes only what is sealed").
 			Hint("sealant doctor says what lacks; without it: trust.execution = \"off\"")
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	defer g.Close()
+	if !strict {
+		if strict, err = g.Marked(h.handle); err != nil || !strict {
+			return err
+		}
+	}
 	self, err := linux.OpenPidfd(os.Getpid())
 	if err != nil {
 		return err

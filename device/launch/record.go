@@ -20,8 +20,12 @@ import (
 // RecordSchema is the form of a launch record; spec/run.md describes it.
 const RecordSchema = "sealant.launch/1"
 
-// maxRecord bounds one record, in bytes.
-const maxRecord = 64 << 10
+// Limits of the records: bytes of one, and how many there may be before those that
+// nobody needs any more must go.
+const (
+	maxRecord  = 64 << 10
+	maxRecords = 4096
+)
 
 // Record is the stamp of a launch: which set a process, and all that it
 // starts, was given. It is /run/sealant/launches/PID.json, written before the
@@ -84,13 +88,16 @@ func newRecord(st *store.Store, p Program, c *content, uid int) (Record, error) 
 
 func recordName(pid int) string { return strconv.Itoa(pid) + ".json" }
 
+// unfinished begins the name of a record that is being written.
+const unfinished = ".new-"
+
 // write puts the record into the folder of records.
 func (r Record) write(dir *os.Root) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("cannot record the launch: %w", err)
 	}
-	next := ".new-" + recordName(r.PID)
+	next := unfinished + recordName(r.PID)
 	if err := dir.WriteFile(next, append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("cannot record the launch: %w", err)
 	}
@@ -166,6 +173,20 @@ func List(st *store.Store) ([]Record, error) {
 		}
 	}
 	return list, nil
+}
+
+// count says how many files the folder of records has.
+func count(st *store.Store) (int, error) {
+	dir, err := os.Open(st.LaunchDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot count the launches: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	return len(names), err
 }
 
 // Find tells how the process pid was launched: by its own record, or that of
@@ -251,10 +272,38 @@ func Prune(st *store.Store, before time.Time) error {
 		id, living := alive[r.Namespace]
 		living = living && (r.NamespaceID == 0 || r.NamespaceID == id)
 		if r.Time.Before(before) && !living && !r.Running() {
-			errs = append(errs, os.Remove(filepath.Join(st.LaunchDir(), recordName(r.PID))))
+			errs = append(errs, forget(st, recordName(r.PID)))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, sweep(st))...)
+}
+
+// sweep removes what was being written when its process was killed, by a limit of
+// its caller's perhaps.
+func sweep(st *store.Store) error {
+	found, err := filepath.Glob(filepath.Join(st.LaunchDir(), unfinished+"*.json"))
+	for _, path := range found {
+		name := filepath.Base(path)
+		pid, perr := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, unfinished), ".json"))
+		if perr == nil {
+			p, perr := linux.OpenProcess(pid)
+			if perr == nil {
+				p.Close()
+			} else if linux.Gone(perr) {
+				err = errors.Join(err, forget(st, name))
+			}
+		}
+	}
+	return err
+}
+
+// forget removes a file of a record; somebody else may have done so.
+func forget(st *store.Store, name string) error {
+	err := os.Remove(filepath.Join(st.LaunchDir(), name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // namespaces lists the mount namespaces that have processes: inode and, where

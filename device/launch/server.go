@@ -41,6 +41,8 @@ type Server struct {
 	Idle time.Duration
 
 	launches, requests linux.Crowd
+	counting           sync.Mutex // of the records
+	mostRecords        int        // 0 for maxRecords
 }
 
 // ChildCommand is the hidden command of sealant that calls Child.
@@ -129,6 +131,9 @@ func Inherited() (*net.UnixListener, error) {
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	if s.mostRecords == 0 {
+		s.mostRecords = maxRecords
+	}
 	s.launches.Each, s.launches.All = userLaunches, maxLaunches
 	s.requests.Each, s.requests.All = userRequests, maxRequests
 	var wg sync.WaitGroup
@@ -258,9 +263,36 @@ func (s *Server) launch(conn *net.UnixConn, peer *linux.Peer) (c *child, detache
 		return nil, false, err
 	}
 	p.Env, p.Dir = r.Env, r.Dir
+	if err := s.makeRoom(); err != nil {
+		return nil, false, err
+	}
 	o := order{Root: s.Store.Root(), Program: p, Session: true, Terminal: r.Terminal, Caller: who}
 	c, err = start(s.Self, o, [3]*os.File(files), h.files())
 	return c, r.Detached, err
+}
+
+// settled is how old a record is at least that is given up before its time: at the
+// moment at which a program takes over its process, that looks like one that ended.
+const settled = 10 * time.Second
+
+// makeRoom keeps the records of launches from filling /run, whoever launches however
+// often. Those of programs that have ended are given up before their time.
+func (s *Server) makeRoom() error {
+	s.counting.Lock()
+	defer s.counting.Unlock()
+	for _, again := range []bool{true, false} {
+		n, err := count(s.Store)
+		if err != nil || n < s.mostRecords {
+			return err
+		}
+		if !again {
+			break
+		}
+		if err := Prune(s.Store, time.Now().Add(-settled)); err != nil {
+			return err
+		}
+	}
+	return fault.New(fault.Busy, "cannot launch: the records of %d that run are all that there is room for", s.mostRecords)
 }
 
 // refuse is the answer to a caller whose confinement can't be handed on.
