@@ -20,6 +20,7 @@ type Tables struct {
 
 	mu     sync.Mutex
 	used   int64
+	left   int64 // bytes of files that may still be looked into
 	loaded map[*elfref.Element]*loading
 	recent []*elfref.Element // oldest first
 }
@@ -34,8 +35,20 @@ type loading struct {
 // NewTables reads files with read as they are needed, and keeps about budget
 // bytes of tables.
 func NewTables(elements []*elfref.Element, read func(b []byte, off int64) error, budget int64) *Tables {
-	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, loaded: map[*elfref.Element]*loading{}}
+	left := int64(leastLooked)
+	for _, e := range elements {
+		left += mostLooked * e.Size
+	}
+	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, left: left, loaded: map[*elfref.Element]*loading{}}
 }
+
+// A patch may have each file looked into so often on the average, and all files
+// for so many bytes more: one whose runs come and go between files, so that none
+// is kept, could keep a device busy for days.
+const (
+	mostLooked  = 64
+	leastLooked = 4 << 30
+)
 
 // MemoryTables computes all tables of data in memory.
 func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
@@ -87,6 +100,9 @@ func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
 	}
 	t.mu.Unlock()
 	l.once.Do(func() {
+		if !t.look(e) {
+			return
+		}
 		if l.table, l.err = e.Pack(t.read); l.err == nil {
 			t.keep(e, l.table.Memory())
 		}
@@ -94,7 +110,18 @@ func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
 	if l.err != nil {
 		return nil, &SourceError{l.err}
 	}
+	if l.table == nil {
+		return nil, errWork
+	}
 	return l.table, nil
+}
+
+// look counts a file that is looked into, and says whether it may be.
+func (t *Tables) look(e *elfref.Element) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left -= e.Size
+	return t.left >= 0
 }
 
 // keep counts a new table, and forgets those that were made first.
