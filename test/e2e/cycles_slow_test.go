@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/device"
+	"github.com/sealant-os/sealant/server"
 	"github.com/sealant-os/sealant/test/namespace"
 )
 
@@ -24,6 +25,8 @@ func TestCycles(t *testing.T) {
 		cycles = n
 	}
 	v := newVendor(t)
+	// A device that asks for tickets as fast as this one is refused elsewhere.
+	v.node = v.world.Start(filepath.Join(v.dir, "server.db"), func(c *server.Config) { c.Burst = 2 * cycles })
 	m := v.enrolled("")
 	v.release(1, 100)
 	if _, err := m.install(""); err != nil {
