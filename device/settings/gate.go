@@ -141,6 +141,7 @@ func (g *gate) protect(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if stranger(r) || !g.ours(r) {
+			h.Set("Connection", "close") // it takes no room either
 			http.Error(w, "not for you", http.StatusForbidden)
 			return
 		}

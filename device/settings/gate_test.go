@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -125,11 +126,12 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// Another user of the machine is kept out even with the address and the cookie.
+// Another user of the machine is kept out even with the address and the cookie, and
+// hung up on.
 func TestOtherUser(t *testing.T) {
 	p, address := serve(t, &fake{view: full()})
 	path := strings.TrimPrefix(address, "http://"+p.gate.host)
-	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, p.gate.host)
+	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, p.gate.host)
 	port := strings.Split(p.gate.host, ":")[1]
 	cmd := exec.Command("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/$0; printf '%s' "$1" >&3; cat <&3`, port, request)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -204,5 +206,14 @@ func TestOpensWithQuestion(t *testing.T) {
 	_, text, _ := fetch(t, visitor(t), "GET", address, "", nil)
 	if !strings.Contains(text, `content="0;url=/?ask=remove"`) {
 		t.Errorf("opens with %s", text)
+	}
+}
+
+// Whatever fails, the page says so.
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{"cannot do it": "Cannot do it.", "": "It did not work, and nothing said why."} {
+		if got := sentence(errors.New(in)); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
 	}
 }

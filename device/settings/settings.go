@@ -21,6 +21,7 @@
 package settings
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -78,7 +79,7 @@ func (p *Page) Serve(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	srv := &http.Server{
-		Handler: p.gate.protect(p.routes()), ReadHeaderTimeout: headerTime, MaxHeaderBytes: 16 << 10,
+		Handler: p.gate.protect(p.routes()), ReadHeaderTimeout: headerTime, IdleTimeout: tokenFor, MaxHeaderBytes: 16 << 10,
 		ConnContext: markStrangers(p.UID), BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	go func() {
@@ -221,7 +222,7 @@ func sentence(err error) string {
 	if err == nil {
 		return ""
 	}
-	s := err.Error()
+	s := cmp.Or(err.Error(), "it did not work, and nothing said why")
 	s = strings.ToUpper(s[:1]) + s[1:] + "."
 	if hint := fault.HintOf(err); hint != "" {
 		s += " (" + hint + ")"
