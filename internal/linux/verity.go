@@ -88,12 +88,14 @@ func MountVerity(image *os.File, v Verity, o Options) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, dev, err := v.create(m, below)
-	if err != nil {
-		return nil, fmt.Errorf("cannot set up dm-verity: %w", err)
-	}
 	var mount *Mount
-	err = aside(func() error {
+	var name string
+	var dev Device
+	err = aside(func() (err error) {
+		// In here, so that whatever fails afterwards takes the device away again.
+		if name, dev, err = v.create(m, below); err != nil {
+			return fmt.Errorf("cannot set up dm-verity: %w", err)
+		}
 		if err := dev.node(o.Source); err != nil {
 			return errors.Join(err, m.release(name))
 		}
