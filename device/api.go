@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"time"
 
 	"github.com/sealant-os/sealant/device/localapi"
 	"github.com/sealant-os/sealant/device/polkit"
@@ -123,11 +124,15 @@ func (d *Device) authorised(ctx context.Context, p localapi.Peer, a polkit.Actio
 	return polkit.Allow(ctx, d.Store.Root(), polkit.Who{UID: p.UID, PID: p.PID, Name: p.Bus, Interactive: !p.Silent}, a)
 }
 
-// mayCheck lets everybody ask for news, unless an administrator's polkit rules
-// say otherwise: asking changes nothing.
+// mayCheck lets everybody ask for news now and then, unless an administrator's
+// polkit rules say otherwise: asking changes nothing.
 func mayCheck(open Opener) func(context.Context, localapi.Peer) error {
 	allow := may(open, polkit.Check)
+	var left ration
 	return func(ctx context.Context, p localapi.Peer) error {
+		if !p.Root() && !left.take(time.Now()) {
+			return fault.New(fault.Busy, "cannot check: the vendor was just asked several times").Hint("try again in half a minute")
+		}
 		if err := allow(ctx, p); fault.KindOf(err) == fault.Policy {
 			return err
 		}
