@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"sort"
+
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/elfref"
 )
@@ -19,7 +21,7 @@ const (
 // learns from every reference that it was wrong about.
 type Predictor struct {
 	projection *align.Projection
-	fixes      map[elfref.Place]elfref.Place
+	fixes      []Fix // the layout's
 	learned    places
 	near       places      // by neighbourhood: how far places moved
 	pairs      map[int]int // old element → new element
@@ -29,11 +31,8 @@ type Predictor struct {
 func NewPredictor(l *Layout) *Predictor {
 	q := &Predictor{
 		projection: align.Project(l.Runs),
-		fixes:      map[elfref.Place]elfref.Place{},
+		fixes:      l.Fixes,
 		pairs:      map[int]int{},
-	}
-	for _, f := range l.Fixes {
-		q.fixes[f.From] = f.To
 	}
 	for i, e := range l.Elements {
 		if _, twice := q.pairs[e.Old]; !twice {
@@ -45,8 +44,9 @@ func NewPredictor(l *Layout) *Predictor {
 
 // Base is where a place that fields count from has gone.
 func (q *Predictor) Base(p elfref.Place) elfref.Place {
-	if to, ok := q.fixes[p]; ok {
-		return to
+	// The last of those that speak of it.
+	if i := sort.Search(len(q.fixes), func(i int) bool { return q.fixes[i].From > p }) - 1; i >= 0 && q.fixes[i].From == p {
+		return q.fixes[i].To
 	}
 	to, _ := q.Place(p)
 	return to
