@@ -127,7 +127,7 @@ func TestReproducible(t *testing.T) {
 	build := func() string {
 		t.Helper()
 		dir := filepath.Join(t.TempDir(), "else", "where")
-		return sh(t, fmt.Sprintf("git clone -q ../.. %s; cd %[1]s; TMPDIR=%[1]s packaging/build amd64 >/dev/null; cd build/packages; sha256sum *", dir))
+		return sh(t, fmt.Sprintf("git clone -q ../.. %s; cd %[1]s; mkdir ../tmp; TMPDIR=%[1]s/../tmp packaging/build amd64 >/dev/null; cd build/packages; sha256sum *", dir))
 	}
 	var here string
 	if sh(t, "git status --porcelain") == "" {
