@@ -322,6 +322,21 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// A record that can't be written leaves nothing.
+func TestRecordThatFails(t *testing.T) {
+	d := rig.New(t, rig.NewVendor(t))
+	dir, err := openRecords(d.Store)
+	must(t, err)
+	defer dir.Close()
+	must(t, dir.Mkdir(recordName(5), 0o755))
+	if err := (Record{PID: 5}).write(dir); err == nil {
+		t.Error("written")
+	}
+	if n, err := count(d.Store); n != 1 || err != nil {
+		t.Errorf("%d files, %v", n, err)
+	}
+}
+
 // Whoever launches, and however: the folder of records stays small.
 func TestRecordsHaveALimit(t *testing.T) {
 	d, _ := booted(t)

@@ -98,10 +98,12 @@ func (r Record) write(dir *os.Root) error {
 		return fmt.Errorf("cannot record the launch: %w", err)
 	}
 	next := unfinished + recordName(r.PID)
-	if err := dir.WriteFile(next, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("cannot record the launch: %w", err)
+	if err = dir.WriteFile(next, append(data, '\n'), 0o644); err == nil {
+		err = dir.Rename(next, recordName(r.PID))
 	}
-	if err := dir.Rename(next, recordName(r.PID)); err != nil {
+	if err != nil {
+		// The caller's limit on the size of files may be in the way.
+		_ = dir.Remove(next)
 		return fmt.Errorf("cannot record the launch: %w", err)
 	}
 	return nil
