@@ -32,7 +32,7 @@ func TestEarlyUnit(t *testing.T) {
 		}
 	}
 	vm.Put(t, disk, vm.Files{
-		"usr/sbin/sealant-boot":                       filepath.Join(w.bin, "sealant-boot"),
+		"usr/lib/sealant/sealant-boot":                filepath.Join(w.bin, "sealant-boot"),
 		"usr/lib/systemd/system/sealant-boot.service": "../../../packaging/systemd/sealant-boot.service",
 		"usr/lib/systemd/system/probe.service":        probe,
 		"etc/systemd/system":                          wants,
