@@ -35,9 +35,6 @@ const (
 	window = 128 << 10
 )
 
-// sourceMemory is what a Source and another take, in bytes.
-const sourceMemory = slots*(1<<16+1<<13+2*overlap) + window
-
 // SourceError is a failure to read the old data.
 type SourceError struct{ Err error }
 
