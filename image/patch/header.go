@@ -50,7 +50,7 @@ var transformNames = map[uint64]struct {
 	version uint64
 }{
 	walkTransform: {"walk", 2},
-	elfTransform:  {"elf", 2},
+	elfTransform:  {"elf", 3},
 	sealTransform: {"seal", 1},
 }
 

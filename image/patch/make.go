@@ -175,7 +175,7 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 		return Stats{}, err
 	}
 	if len(was.Elements) > 0 && len(is.Elements) > 0 {
-		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 2})
+		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 3})
 		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	} else {
 		was, is = match.Plain(was.Data), match.Plain(is.Data)

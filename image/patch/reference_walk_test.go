@@ -345,6 +345,9 @@ func (w *rWalk) target(e *rElement, index int, r *elfref.Ref, at int64, v uint64
 		}
 		return e.base + off, v < 1<<40
 	case elfref.Absolute:
+		if v == 0 {
+			return 0, false
+		}
 		if r.Width == 8 {
 			signed = int64(v)
 		}

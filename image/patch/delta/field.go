@@ -72,6 +72,9 @@ func (w *walker) leads(r *elfref.Ref, p int64, loads *elfref.Loads, v uint64) (e
 	case elfref.File:
 		return loads.At(int64(v & (1<<56 - 1))), v < 1<<40
 	case elfref.Absolute:
+		if v == 0 {
+			return 0, false // nothing, not the start of the file
+		}
 		if r.Width == 4 {
 			return loads.Place(int64(int32(v)))
 		}

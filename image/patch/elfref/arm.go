@@ -6,6 +6,11 @@ func signed(v uint32, n uint) int64 { return int64(int32(v<<(32-n))) >> (32 - n)
 // reach is how far after an adrp its users are looked for, in bytes.
 const reach = 80
 
+// far is how far branches on a condition and loads of literals may lead, in
+// bytes: those in code stay within a function, and constants among the code look
+// like any.
+const far = 1 << 15
+
 // armCode finds the references of AArch64 code. An adrp and the instructions
 // that add the low bits to its register are looked at together: their common
 // target is the page plus the bits of the first user.
@@ -19,8 +24,11 @@ func (c *collector) armCode(s *section, d []byte) {
 			if c.in(s.addr + i + signed(w, 26)*4) {
 				c.add(off, Call, 0)
 			}
-		case branch == Branch19 && c.in(s.addr+i+signed(w>>5&0x7ffff, 19)*4),
-			branch == Branch14 && c.in(s.addr+i+signed(w>>5&0x3fff, 14)*4):
+		case branch == Branch19:
+			if d := signed(w>>5&0x7ffff, 19) * 4; d >= -far && d < far && c.in(s.addr+i+d) {
+				c.add(off, Immediate, 0)
+			}
+		case branch == Branch14 && c.in(s.addr+i+signed(w>>5&0x3fff, 14)*4):
 			c.add(off, Immediate, 0)
 		case w&0x9f000000 == 0x90000000:
 			c.page(s, d, i, w)

@@ -252,9 +252,6 @@ func parse(r io.ReaderAt, base int64, t tail, limit int64, index int) (*Element,
 	}
 	e := &Element{arm: le.Uint16(head[0x12:]) == machineARM, position: le.Uint16(head[0x10:]) == 3}
 	e.Size = int64(shoff) + count*sectSize
-	if t.at != 0 && (e.Size > t.size || t.at+t.size%blockSize > limit) {
-		return nil, nil
-	}
 	e.Size = max(e.Size, t.size)
 	e.Loads = ParseLoads(head[:n], base, t.size/blockSize*blockSize, t.at, limit, index)
 	if base+e.main() > limit {

@@ -64,7 +64,8 @@ func Find(r io.ReaderAt, size int64) ([]*Element, error) {
 type tail struct{ at, size int64 }
 
 // findTails finds, in an EROFS image, the inodes of ELF files whose last bytes
-// lie behind the inode: by the file's place, the bytes' place.
+// lie behind the inode: by the file's place, the bytes' place. Other data may
+// look like an inode, so what it says must fit the file.
 func findTails(r io.ReaderAt, size int64) (map[int64]tail, error) {
 	const superblock, inode = 1024, 32
 	super := make([]byte, 16)
@@ -90,27 +91,38 @@ func findTails(r io.ReaderAt, size int64) (map[int64]tail, error) {
 			if slot[0] == 5 {
 				whole |= int64(le.Uint32(slot[12:])) << 32
 			}
-			if base == 0 || base > size-blockSize || whole < blockSize || whole%blockSize == 0 || whole > maxElement {
-				continue
-			}
-			var magic [4]byte
-			if _, err := r.ReadAt(magic[:], base); err != nil {
-				return 0, err
-			}
-			if string(magic[:]) != "\x7fELF" {
+			if base == 0 || whole < blockSize || whole > maxElement || base > size-whole/blockSize*blockSize {
 				continue
 			}
 			after := start + i + inode<<(slot[0]&1)
 			if n := int64(le.Uint16(slot[2:])); n > 0 {
 				after += 12 + 4*(n-1)
 			}
-			if _, twice := tails[base]; !twice {
+			rest := whole % blockSize
+			if rest == 0 || after%blockSize+rest > blockSize || after > size-rest {
+				continue
+			}
+			var head [headSize]byte
+			if _, err := r.ReadAt(head[:], base); err != nil {
+				return 0, err
+			}
+			if _, twice := tails[base]; !twice && known(head[:]) && headersEnd(head[:]) <= uint64(whole) {
 				tails[base] = tail{after, whole}
 			}
 		}
 		return 0, nil
 	})
 	return tails, err
+}
+
+// headersEnd is where the section headers of a file end, by its header; more
+// than any file has if that is out of range.
+func headersEnd(head []byte) uint64 {
+	off := le.Uint64(head[0x28:])
+	if off > maxElement {
+		return off
+	}
+	return off + uint64(le.Uint16(head[0x3c:]))*sectSize
 }
 
 // main is the size of the file's first piece.

@@ -76,7 +76,8 @@ func (f *File) view(other map[uint64]elfref.Place, meaning func(r *elfref.Ref) u
 			h := uint32(x*0x9E3779B1) ^ uint32(x>>7)
 			le.PutUint32(field, le.Uint32(field)&^mask|h&mask)
 		} else if r.Width == 8 {
-			le.PutUint64(field, x)
+			// Small numbers must not look half equal to zeros.
+			le.PutUint64(field, x^x<<32)
 		} else {
 			le.PutUint32(field, uint32(x))
 		}
