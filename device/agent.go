@@ -70,7 +70,7 @@ func Agent(ctx context.Context, rootDir string, o AgentOptions, log *slog.Logger
 			return errors.Join(err, calls.Close())
 		}
 		defer os.Remove(d.Store.LaunchSocketPath())
-		server := launchServer(d.Store, open)
+		server := launchServer(d.Store)
 		parts = append(parts, func(ctx context.Context) error { return server.Serve(ctx, launches) })
 	}
 	if err := tellSystemd("READY=1"); err != nil {
@@ -101,13 +101,13 @@ func onBus(ctx context.Context, root string, methods map[string]localapi.Method,
 // busPause is how long to wait at most before the bus is looked for again.
 const busPause = time.Minute
 
-func launchServer(st *store.Store, open Opener) *launch.Server {
-	return &launch.Server{Store: st, Self: launchProgram(st), Apps: func() ([]policy.App, error) {
-		d, err := open()
+func launchServer(st *store.Store) *launch.Server {
+	return &launch.Server{Store: st, Self: launchProgram(st), Confine: Confine(st), Apps: func() ([]policy.App, error) {
+		c, err := policy.Load(st.ConfigDir())
 		if err != nil {
 			return nil, err
 		}
-		return d.Config.Apps, nil
+		return c.Apps, nil
 	}}
 }
 
@@ -121,7 +121,7 @@ func launchProgram(st *store.Store) []string {
 	if fi, err := os.Stat(path); err != nil || fi.Mode()&0o111 == 0 {
 		return nil
 	}
-	return []string{path}
+	return []string{path, launch.ChildCommand}
 }
 
 // idleTime is how long the launcher stays when nothing that it started runs.
@@ -138,7 +138,7 @@ func Launcher(ctx context.Context, rootDir string) error {
 	if err != nil {
 		return err
 	}
-	server := launchServer(st, func() (*Device, error) { return Open(rootDir) })
+	server := launchServer(st)
 	server.Idle = idleTime
 	return server.Serve(ctx, l)
 }

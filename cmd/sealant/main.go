@@ -13,7 +13,7 @@ func main() { cli.Main(program()) }
 // commands are made one per file.
 var commands = []func() *cobra.Command{
 	newStatus, newCheck, newInstall, newRun, newRelaunch, newPs, newRemove, newReapply, newRestart, newHistory, newVerify, newShow, newCVE,
-	newPolicy, newDoctor, newEnforce, newEnroll, newBase, newAgent, newConfirm, newLauncher, newLaunchChild, newNotifyChild, newEvidence, newAnalytics, newSettings, newMetrics,
+	newPolicy, newDoctor, newEnforce, newEnroll, newBase, newAgent, newConfirm, newLauncher, newLaunchChild, newLaunchFailed, newNotifyChild, newEvidence, newAnalytics, newSettings, newMetrics,
 }
 
 func program() *cobra.Command {

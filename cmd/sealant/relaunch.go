@@ -160,7 +160,7 @@ func again(ctx context.Context, st *store.Store, plan *running.Plan, f relaunchF
 		return 0, err
 	}
 	p.App, p.Env, p.Dir = plan.App.ID, os.Environ(), dir
-	started, err := launch.Start(st, nil, p)
+	started, err := launch.Start(st, nil, device.Confine(st), p)
 	if err != nil {
 		return 0, err
 	}

@@ -1,20 +1,16 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"os"
-	"os/exec"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealant-os/sealant/device"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/cli"
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/internal/linux"
 )
 
 func newRun() *cobra.Command {
@@ -61,57 +57,23 @@ func run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return err
+	code, err := launch.Run(st, device.Confine(st), app, args)
+	if err == nil {
+		os.Exit(code)
 	}
-	if !linux.Root() {
-		// Not cmd's context: signals are the program's.
-		_, status, err := launch.Through(context.Background(), st, launch.Request{App: app, Args: args, Env: os.Environ(), Dir: dir})
-		if err == nil {
-			os.Exit(status.ExitCode())
-		}
-		return err
-	}
-	p, err := resolve(st, app, args)
-	if err != nil {
-		return err
-	}
-	p.Env, p.Dir = os.Environ(), dir
-	return launch.Exec(st, p)
+	return err
 }
 
-// appAndArgs tells "APP", "APP -- ARGS" and "-- COMMAND ARGS" apart, and finds
-// the command as a shell would.
+// appAndArgs tells "APP", "APP -- ARGS" and "-- COMMAND ARGS" apart.
 func appAndArgs(cmd *cobra.Command, args []string) (app string, rest []string, err error) {
 	switch dash := cmd.ArgsLenAtDash(); {
 	case dash == 0:
-		path, err := exec.LookPath(args[0])
-		if errors.Is(err, exec.ErrDot) {
-			err = nil
-		}
-		if err != nil {
-			return "", nil, fault.New(fault.Usage, "cannot find the command: %w", err)
-		}
-		if !strings.Contains(path, "/") {
-			path = "./" + path
-		}
-		return "", append([]string{path}, args[1:]...), nil
+		return "", args, nil
 	case dash == 1 || dash < 0 && len(args) == 1:
 		return args[0], args[1:], nil
 	}
 	return "", nil, fault.New(fault.Usage, "cannot tell app and arguments apart").
 		Hint("sealant run APP -- ARGS, or sealant run -- COMMAND ARGS")
-}
-
-// resolve finds what to execute. A mistake in the configuration is in the way
-// of an app that it describes, not of any other command.
-func resolve(st *store.Store, app string, args []string) (launch.Program, error) {
-	apps, err := appsOf(st)
-	if err != nil && app != "" {
-		return launch.Program{}, err
-	}
-	return launch.Resolve(apps, app, args)
 }
 
 func appsOf(st *store.Store) ([]policy.App, error) {
@@ -122,7 +84,8 @@ func appsOf(st *store.Store) ([]policy.App, error) {
 	return config.Apps, nil
 }
 
-// newLaunchChild is what the agent starts itself as, to become a program.
+// newLaunchChild is what the agent starts itself as, to become a program, where
+// sealant-launch is not installed.
 func newLaunchChild() *cobra.Command {
 	return &cobra.Command{
 		Use: launch.ChildCommand, Hidden: true, Args: cobra.NoArgs,
@@ -132,6 +95,17 @@ func newLaunchChild() *cobra.Command {
 				return cli.Exit(fault.KindOf(err)) // whoever started it was told
 			}
 			return nil
+		},
+	}
+}
+
+// newLaunchFailed is what sealant-launch becomes when it can't launch.
+func newLaunchFailed() *cobra.Command {
+	return &cobra.Command{
+		Use: launch.FailedCommand + " FAILURE", Hidden: true, Args: cobra.ExactArgs(1),
+		Short: "say why a launch failed (for sealant-launch)",
+		RunE: func(_ *cobra.Command, args []string) error {
+			return launch.ReadFailure(args[0])
 		},
 	}
 }

@@ -17,12 +17,16 @@
 // another root directory.
 //
 //	caller                  agent                       child
+//	  │                        ├─ starts itself again ─────►│ waits
 //	  │ request, stdio ───────►│ checks the caller          │
-//	  │                        ├─ starts itself again ─────►│ namespace, content,
+//	  │                        ├─ order, stdio ────────────►│ namespace, content,
 //	  │                        │                            │ record, caller's limits,
 //	  │◄────── started, pidfd ─┤◄──────── executed ─────────┤ drops privileges
 //	  │ signals by the pidfd ─────────────────────────────► │ is the program
 //	  │◄──────── ended, status ┤◄──────────────── exit ─────┘
+//
+// One child is started ahead of being asked for. It waits as root, and has nothing
+// of anybody's until then.
 //
 // The program survives a restart of the agent; the caller then learns that it
 // ended, but not how.
@@ -150,10 +154,24 @@ func (p *Program) check() error {
 	return nil
 }
 
+// Confine makes the process program, which has executed nothing yet, a strict app's
+// if it is to be one, or if caller is one: what a strict app starts is confined as it
+// is, by the agent too. caller is zero if nobody else asked. It must fail where it
+// can't.
+type Confine func(program linux.Pidfd, strict bool, caller linux.Pidfd) error
+
 // Exec turns this process, which is root's, into the program, on the content
 // that a launch gets now. It returns only if that failed.
-func Exec(st *store.Store, p Program) error {
+func Exec(st *store.Store, confine Confine, p Program) error {
 	if err := p.check(); err != nil {
+		return err
+	}
+	self, err := linux.OpenPidfd(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	if err := confine(self, p.Strict, linux.Pidfd{}); err != nil {
 		return err
 	}
 	return linux.Isolated(func() error {

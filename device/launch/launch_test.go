@@ -35,9 +35,11 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		case "run-as-root":
-			finish(Status{}, Exec(store.Below(os.Args[2]), command(os.Args[3:])))
+			finish(Status{}, Exec(store.Below(os.Args[2]), free, programOf(os.Args[3:])))
+		case "take-terminal":
+			finish(Status{}, takeTerminal(store.Below(os.Args[2])))
 		case "run-by-agent", "start-by-agent":
-			p := command(os.Args[3:])
+			p := programOf(os.Args[3:])
 			r := Request{Args: p.Args, Env: p.Env, Dir: p.Dir, Detached: os.Args[1] == "start-by-agent"}
 			_, status, err := Through(context.Background(), store.Below(os.Args[2]), r)
 			finish(status, err)
@@ -46,7 +48,7 @@ func TestMain(m *testing.M) {
 	namespace.Main(m)
 }
 
-func command(args []string) Program {
+func programOf(args []string) Program {
 	dir, err := os.Getwd()
 	if err != nil {
 		finish(Status{}, err)
@@ -112,11 +114,16 @@ func output(t testing.TB, cmd *exec.Cmd) (text string, code int) {
 // agent serves launches for the device until the test ends.
 func agent(t testing.TB, d *rig.Device, apps ...policy.App) (stop func()) {
 	t.Helper()
+	return serve(t, d, &Server{Confine: free, Apps: func() ([]policy.App, error) { return apps, nil }})
+}
+
+func serve(t testing.TB, d *rig.Device, s *Server) (stop func()) {
+	t.Helper()
 	l, err := Listen(d.Store)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	s := &Server{Store: d.Store, Apps: func() ([]policy.App, error) { return apps, nil }}
+	s.Store = d.Store
 	go func() {
 		defer close(done)
 		if err := s.Serve(ctx, l); err != nil {

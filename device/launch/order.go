@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
-	"github.com/sealant-os/sealant/device/enforce"
-	"github.com/sealant-os/sealant/device/policy"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -33,28 +30,18 @@ type caller struct {
 	Label    string     `json:"label"` // SELinux label to take on, "" if none
 }
 
-// The descriptors that a child is started with, after its standard streams.
-const (
-	orderFD  = 3 // the order, as JSON
-	statusFD = 4 // where it says why it failed; closed when it has executed
-	callerFD = 5 // the handle on the caller's process, if there is a caller
-	spaceFD  = 6 // its namespaces, linux.NamespaceFiles of them
-)
+// channelFD is the one descriptor that a child is started with beside its standard
+// streams. The order comes there, as JSON, and with it the program's standard
+// streams and, if there is a caller, the handle on its process and its namespaces
+// (linux.NamespaceFiles of them). The child says there why it failed; the other end
+// closes when it has executed.
+const channelFD = 3
 
 // held is what a child holds of its caller: a handle on the process, and the
 // namespaces that it was in when it was examined.
 type held struct {
 	handle linux.Pidfd
 	spaces []*os.File
-}
-
-// inheritHeld takes up the descriptors that start passed.
-func inheritHeld() *held {
-	h := &held{handle: linux.PidfdOf(os.NewFile(callerFD, "caller"))}
-	for i := range linux.NamespaceFiles {
-		h.spaces = append(h.spaces, os.NewFile(uintptr(spaceFD+i), "inherited"))
-	}
-	return h
 }
 
 func (h *held) files() []*os.File { return append([]*os.File{h.handle.File()}, h.spaces...) }
@@ -74,39 +61,71 @@ func (f failure) err() error {
 	return fault.New(fault.Parse(f.Reason), "%s", f.Error).Hint("%s", f.Hint)
 }
 
-// Child is the whole life of a process that Server (or Start) started: it
-// becomes the program that its order names. The program that serves must call
-// it for the arguments in Server.Self. It returns only if it failed, after it
-// has said so to whoever started it.
+// FailedCommand is the hidden command of sealant that says why a launch failed, as
+// all commands do. Its argument is what Failure made.
+const FailedCommand = "launch-failed"
+
+// Failure is an error as an argument of FailedCommand.
+func Failure(err error) (string, error) {
+	text, err := json.Marshal(describe(err))
+	return string(text), err
+}
+
+// ReadFailure gives back the error that Failure was made of.
+func ReadFailure(text string) error {
+	var f failure
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return fault.New(fault.Usage, "cannot read a failure: %w", err)
+	}
+	return f.err()
+}
+
+// Child is the whole life of a process that Server (or Start) started: it waits
+// for its order and becomes the program that it names. The program that serves
+// must call it for the arguments in Server.Self. It returns only if it failed,
+// after it has said so to whoever started it. That nobody wants it any more, and
+// it ends without having been asked, is no failure.
 func Child() error {
-	status := os.NewFile(statusFD, "status")
 	err := linux.KeepStandardStreamsOnly()
+	if err != nil {
+		return err
+	}
+	channel, err := linux.SocketAt(channelFD)
+	if err != nil {
+		return err
+	}
+	data, files, err := linux.Receive(channel, 2*maxRequest)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
 	if err == nil {
-		err = carryOutOrder()
+		err = carryOutOrder(data, files)
 	}
 	if text, jerr := json.Marshal(describe(err)); jerr == nil {
 		// If this fails there is nobody to tell.
-		_, _ = status.Write(text)
+		_ = linux.Send(channel, text)
 	}
 	return err
 }
 
-func carryOutOrder() error {
-	paper := os.NewFile(orderFD, "order")
-	if paper == nil {
-		return errors.New("cannot launch: no order was given")
-	}
-	data, err := io.ReadAll(io.LimitReader(paper, 2*maxRequest))
-	if err != nil {
-		return fmt.Errorf("cannot read the order: %w", err)
-	}
+func carryOutOrder(data []byte, files []*os.File) error {
 	var o order
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("cannot read the order: %w", err)
 	}
+	want := 3 // standard streams
+	if o.Caller != nil {
+		want += 1 + linux.NamespaceFiles
+	}
+	if len(files) != want {
+		return fmt.Errorf("cannot carry out the order: %d files came with it", len(files))
+	}
+	if err := linux.TakeStandardStreams([3]*os.File(files)); err != nil {
+		return err
+	}
 	var h *held
 	if o.Caller != nil {
-		h = inheritHeld()
+		h = &held{handle: linux.PidfdOf(files[3]), spaces: files[4:]}
 	}
 	return linux.Isolated(func() error { return o.carryOut(h) })
 }
@@ -115,7 +134,7 @@ func carryOutOrder() error {
 // and returns only if something failed. The order of steps matters: content
 // and the folder of records are taken while the agent's files are in sight,
 // limits while there is privilege to set them, and everything that is the
-// caller's own (folder, program) is touched with the caller's rights only.
+// caller's own (terminal, folder, program) is touched with the caller's rights only.
 func (o *order) carryOut(h *held) error {
 	st := store.Below(o.Root)
 	c, err := takeContent(st)
@@ -128,9 +147,6 @@ func (o *order) carryOut(h *held) error {
 		return err
 	}
 	defer records.Close()
-	if err := o.confine(st, h); err != nil {
-		return err
-	}
 	if o.Caller != nil {
 		if err := o.Caller.join(h); err != nil {
 			return err
@@ -159,59 +175,19 @@ func (o *order) carryOut(h *held) error {
 	return err
 }
 
-// confine makes this process a strict app's if the program is one, or if its caller
-// is: what a strict app starts is confined as it is, by the agent too. It must happen
-// before the namespaces are the caller's, where the kernel's programs are out of
-// sight.
-func (o *order) confine(st *store.Store, h *held) error {
-	strict := o.Program.Strict
-	if strict {
-		c, err := policy.Load(st.ConfigDir())
-		if err != nil {
-			return err
-		}
-		// Policy may give up on it, for everybody.
-		strict = c.Policy.TrustExecution != enforce.Off.String()
-	}
-	if !strict && h == nil {
-		return nil
-	}
-	g, err := enforce.Open()
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !strict:
-		return nil // then the caller is none
-	case errors.Is(err, fs.ErrNotExist):
-		return fault.New(fault.Policy, "cannot launch a strict app: nothing here enforces that it executes only what is sealed").
-			Hint("sealant doctor says what lacks; without it: trust.execution = \"off\"")
-	case err != nil:
-		return err
-	}
-	defer g.Close()
-	if !strict {
-		if strict, err = g.Marked(h.handle); err != nil || !strict {
-			return err
-		}
-	}
-	self, err := linux.OpenPidfd(os.Getpid())
-	if err != nil {
-		return err
-	}
-	defer self.Close()
-	return g.Mark(self)
-}
-
 func (o *order) execute() error {
+	if o.Caller != nil {
+		if err := o.Caller.become(); err != nil {
+			return err
+		}
+	}
+	// With the caller's rights: root may take a terminal that it can't read.
 	if o.Session {
 		var terminal *os.File
 		if o.Terminal >= 0 {
 			terminal = []*os.File{os.Stdin, os.Stdout, os.Stderr}[o.Terminal]
 		}
 		if err := linux.NewSession(terminal); err != nil {
-			return err
-		}
-	}
-	if o.Caller != nil {
-		if err := o.Caller.become(); err != nil {
 			return err
 		}
 	}

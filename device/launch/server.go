@@ -33,6 +33,8 @@ type Server struct {
 	Store *store.Store
 	// Apps is the present configuration.
 	Apps func() ([]policy.App, error)
+	// Confine makes programs strict apps'.
+	Confine Confine
 	// Self are program and arguments by which this program calls Child; nil
 	// means: this program, with ChildCommand.
 	Self []string
@@ -40,9 +42,13 @@ type Server struct {
 	// for this long; 0 means never.
 	Idle time.Duration
 
+	spare spare
+
 	launches, requests linux.Crowd
 	counting           sync.Mutex // of the records
 	mostRecords        int        // 0 for maxRecords
+
+	orderTime time.Duration // of one launch, 0 for orderTime
 }
 
 // ChildCommand is the hidden command of sealant that calls Child.
@@ -134,8 +140,12 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if s.mostRecords == 0 {
 		s.mostRecords = maxRecords
 	}
+	if s.orderTime == 0 {
+		s.orderTime = orderTime
+	}
 	s.launches.Each, s.launches.All = userLaunches, maxLaunches
 	s.requests.Each, s.requests.All = userRequests, maxRequests
+	defer s.spare.end()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -180,12 +190,13 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 
 // handle serves one caller. Errors go to the caller, who asked.
 func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Peer) {
-	child, detached, err := s.launch(conn, peer)
+	child, detached, err := s.launch(ctx, conn, peer)
 	if err != nil {
 		f := describe(err)
 		_ = reply(conn, answer{Failed: &f})
 		return
 	}
+	go s.spare.fill(s.Self)
 	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
 		child.hangUp()
 	}
@@ -220,7 +231,7 @@ func reply(conn *net.UnixConn, a answer, files ...*os.File) error {
 }
 
 // launch hears what the caller wants, and starts it.
-func (s *Server) launch(conn *net.UnixConn, peer *linux.Peer) (c *child, detached bool, err error) {
+func (s *Server) launch(ctx context.Context, conn *net.UnixConn, peer *linux.Peer) (c *child, detached bool, err error) {
 	defer peer.Close()
 	leave, ok := s.requests.Enter(peer.User.UID)
 	if !ok {
@@ -267,7 +278,7 @@ func (s *Server) launch(conn *net.UnixConn, peer *linux.Peer) (c *child, detache
 		return nil, false, err
 	}
 	o := order{Root: s.Store.Root(), Program: p, Session: true, Terminal: r.Terminal, Caller: who}
-	c, err = start(s.Self, o, [3]*os.File(files), h.files())
+	c, err = s.start(ctx, o, [3]*os.File(files), h)
 	return c, r.Detached, err
 }
 
@@ -387,12 +398,6 @@ func nextLabel(p *linux.Process) (string, error) {
 		return label, nil
 	}
 	return "", refuse("it is confined by " + label)
-}
-
-// child is a started program.
-type child struct {
-	cmd    *process
-	handle linux.Pidfd
 }
 
 func (c *child) hangUp() {

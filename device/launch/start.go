@@ -3,8 +3,10 @@ package launch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,64 +20,119 @@ import (
 // process is a child that this program must wait for.
 type process = exec.Cmd
 
-// start runs this program again, which becomes what the order says. When it
-// returns without an error the program has been executed.
-func start(self []string, o order, streams [3]*os.File, caller []*os.File) (*child, error) {
-	if err := o.Program.check(); err != nil {
-		return nil, err
-	}
+// child is a process that waits for its order or, having had it, is a program.
+type child struct {
+	cmd     *process
+	handle  linux.Pidfd
+	channel *net.UnixConn // nil when it has had its order
+}
+
+// prepare runs this program again, as a process that waits for its order. It has
+// nothing of a caller's, and nothing of ours but the rights of root.
+func prepare(self []string) (*child, error) {
 	if self == nil {
 		self = []string{"/proc/self/exe", ChildCommand}
 	}
-	data, err := json.Marshal(o)
+	ours, theirs, err := linux.SocketPair()
 	if err != nil {
 		return nil, fmt.Errorf("cannot launch: %w", err)
 	}
-	paper, err := linux.Memory("order", data)
-	if err != nil {
-		return nil, err
-	}
-	defer paper.Close()
-	status, told, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("cannot launch: %w", err)
-	}
-	defer status.Close()
-	defer told.Close()
-
+	defer theirs.Close()
 	cmd := exec.Command(self[0], self[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams[0], streams[1], streams[2]
-	cmd.ExtraFiles = append([]*os.File{paper, told}, caller...)
-	cmd.Env = []string{} // nothing of the agent's, and nothing of the caller's yet
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = []string{"GOMAXPROCS=1"} // it does one thing; the program gets its own environment
 	cmd.Dir = "/"
 	if err := cmd.Start(); err != nil {
+		ours.Close()
 		return nil, fmt.Errorf("cannot launch: %w", err)
 	}
-	told.Close()
-	c := &child{cmd: cmd}
+	c := &child{cmd: cmd, channel: ours}
 	if c.handle, err = linux.OpenPidfd(cmd.Process.Pid); err != nil {
+		c.channel.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		return nil, err
 	}
-	// The other end closes when the program is executed.
-	said, err := io.ReadAll(io.LimitReader(status, maxRecord))
-	if err == nil && len(said) == 0 {
-		return c, nil
+	return c, nil
+}
+
+// errUnheard is the end of a child that has not heard its order.
+var errUnheard = errors.New("cannot launch: the process that was to become the program has ended")
+
+// orderTime is how long a child may take to become the program. The caller's control
+// group, and the file systems that its program and folder are on, can make it stand
+// still.
+const orderTime = 30 * time.Second
+
+// order makes a child the program. When it returns without an error the program has
+// been executed; else the child has ended, or is about to where it stands still when
+// ctx ends.
+func (c *child) order(ctx context.Context, o order, confine Confine, streams [3]*os.File, h *held) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.channel.SetDeadline(time.Unix(1, 0)) })
+	err := c.give(o, confine, streams, h)
+	stop()
+	c.channel.Close()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		go c.end(o)
+		return errors.New("cannot launch: the process did not become the program in time")
 	}
-	defer c.handle.Close()
+	c.end(o)
+	return err
+}
+
+// end ends a child that failed, and takes away what it may have left.
+func (c *child) end(o order) {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+	c.handle.Close()
+	_ = os.Remove(filepath.Join(store.Below(o.Root).LaunchDir(), recordName(c.cmd.Process.Pid)))
+}
+
+func (c *child) give(o order, confine Confine, streams [3]*os.File, h *held) error {
+	if err := o.Program.check(); err != nil {
+		return err
+	}
+	data, err := json.Marshal(o)
 	if err != nil {
-		_ = cmd.Process.Kill()
+		return fmt.Errorf("cannot launch: %w", err)
 	}
-	_ = cmd.Wait()
-	_ = os.Remove(filepath.Join(store.Below(o.Root).LaunchDir(), recordName(cmd.Process.Pid)))
+	files := streams[:]
+	var caller linux.Pidfd
+	if h != nil {
+		caller = h.handle
+		files = append(append(files, h.handle.File()), h.spaces...)
+	}
+	// Before the child can execute anything.
+	if err := confine(c.handle, o.Program.Strict, caller); err != nil {
+		return err
+	}
+	if err := linux.Send(c.channel, data, files...); err != nil {
+		return errors.Join(errUnheard, err)
+	}
+	said, _, err := linux.Receive(c.channel, maxRecord)
+	switch {
+	case errors.Is(err, io.EOF): // the other end closes when the program is executed
+		return nil
+	case errors.Is(err, syscall.ECONNRESET): // it was there still when the child ended
+		return errors.Join(errUnheard, err)
+	case err != nil:
+		return fmt.Errorf("cannot launch: %w", err)
+	}
 	var f failure
-	if err == nil {
-		if err = json.Unmarshal(said, &f); err == nil {
-			return nil, f.err()
-		}
+	if err := json.Unmarshal(said, &f); err != nil {
+		return fmt.Errorf("cannot launch: the child did not say why it failed: %w", err)
 	}
-	return nil, fmt.Errorf("cannot launch: the child did not say why it failed: %w", err)
+	return f.err()
+}
+
+// dismiss ends a child that was not asked to become anything.
+func (c *child) dismiss() {
+	c.channel.Close()
+	_ = c.cmd.Wait()
+	c.handle.Close()
 }
 
 // wait waits for the program's end.
@@ -99,14 +156,20 @@ type Started struct {
 
 // Start launches a program in the background, as root: in a session of its
 // own, without input and output. self is as in Server.
-func Start(st *store.Store, self []string, p Program) (*Started, error) {
+func Start(st *store.Store, self []string, confine Confine, p Program) (*Started, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot launch: %w", err)
 	}
 	defer null.Close()
-	c, err := start(self, order{Root: st.Root(), Program: p, Session: true, Terminal: -1}, [3]*os.File{null, null, null}, nil)
+	c, err := prepare(self)
 	if err != nil {
+		return nil, err
+	}
+	o := order{Root: st.Root(), Program: p, Session: true, Terminal: -1}
+	ctx, cancel := context.WithTimeout(context.Background(), orderTime)
+	defer cancel()
+	if err := c.order(ctx, o, confine, [3]*os.File{null, null, null}, nil); err != nil {
 		return nil, err
 	}
 	s := &Started{c.cmd.Process.Pid, make(chan Status, 1)}

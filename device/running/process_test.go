@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "run-as-root" {
 		p := launch.Program{Path: os.Args[3], Args: os.Args[3:], Env: os.Environ(), Dir: "/"}
-		fmt.Fprintln(os.Stderr, launch.Exec(store.Below(os.Args[2]), p))
+		fmt.Fprintln(os.Stderr, launch.Exec(store.Below(os.Args[2]), func(linux.Pidfd, bool, linux.Pidfd) error { return nil }, p))
 		os.Exit(1)
 	}
 	namespace.Main(m)

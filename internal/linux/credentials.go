@@ -233,3 +233,14 @@ func KeepStandardStreamsOnly() error {
 	}
 	return nil
 }
+
+// TakeStandardStreams puts open files in the place of this process's standard
+// streams.
+func TakeStandardStreams(files [3]*os.File) error {
+	for i, f := range files {
+		if err := unix.Dup3(int(f.Fd()), i, 0); err != nil {
+			return fmt.Errorf("cannot take over the standard streams: %w", err)
+		}
+	}
+	return nil
+}

@@ -204,17 +204,3 @@ func SameFile(a, b *os.File) (bool, error) {
 	}
 	return x.Dev == y.Dev && x.Ino == y.Ino, nil
 }
-
-// Memory is an unnamed file in memory, for handing bytes to another process.
-func Memory(name string, data []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.WriteAt(data, 0); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot fill a file in memory: %w", err)
-	}
-	return f, nil
-}

@@ -132,15 +132,3 @@ func TestFree(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestMemory(t *testing.T) {
-	f, err := Memory("request", []byte("bytes"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(f)
-	if err != nil || string(data) != "bytes" {
-		t.Errorf("%q, %v", data, err)
-	}
-}

@@ -13,7 +13,7 @@ import (
 )
 
 // maxFiles bounds how many descriptors one message may carry.
-const maxFiles = 8
+const maxFiles = 9
 
 // Peer is who connected to a unix socket. The kernel took it down when the
 // connection was made.
@@ -92,6 +92,36 @@ func (p *Peer) Handle() Pidfd { return p.handle }
 
 // Close lets go of the handle.
 func (p *Peer) Close() error { return p.handle.Close() }
+
+// SocketPair makes two sockets that are connected to each other: one for this
+// program, one to hand to a child.
+func SocketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make a pair of sockets: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "socket")
+	if ours, err = SocketAt(fds[0]); err != nil {
+		theirs.Close()
+	}
+	return ours, theirs, err
+}
+
+// SocketAt takes over a descriptor that is a connected unix socket.
+func SocketAt(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close() // the connection has a descriptor of its own
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use descriptor %d as a socket: %w", fd, err)
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("cannot use descriptor %d: it is no unix socket", fd)
+	}
+	return u, nil
+}
 
 // Send writes one message, its length before it, and open files with it.
 func Send(conn *net.UnixConn, message []byte, files ...*os.File) error {

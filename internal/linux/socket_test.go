@@ -164,3 +164,37 @@ func devNull(t *testing.T) *os.File {
 	t.Cleanup(func() { f.Close() })
 	return f
 }
+
+func TestSocketPair(t *testing.T) {
+	ours, theirs, err := SocketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	fd, err := unix.Dup(int(theirs.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	other, err := SocketAt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Send(ours, []byte("order")); err != nil {
+		t.Fatal(err)
+	}
+	if text, _, err := Receive(other, 5); err != nil || string(text) != "order" {
+		t.Errorf("%q %v", text, err)
+	}
+	other.Close()
+	if _, _, err := Receive(ours, 5); !errors.Is(err, io.EOF) {
+		t.Errorf("after the other end has closed: %v", err)
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := SocketAt(null); err == nil {
+		t.Error("a file that is no socket is used as one")
+	}
+}

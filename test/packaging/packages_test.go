@@ -160,7 +160,7 @@ func TestARM64(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{
-		"sealant": "usr/bin", "sealant-boot": "usr/lib/sealant", "sealpub": "usr/bin", "sealsrv": "usr/bin", "sealant-lab": "usr/bin",
+		"sealant": "usr/lib/sealant", "sealant-boot": "usr/lib/sealant", "sealpub": "usr/bin", "sealsrv": "usr/bin", "sealant-lab": "usr/bin",
 	} {
 		script := fmt.Sprintf("#!/bin/sh\nexec qemu-aarch64-static %s/%s/%s \"$@\"\n", dir, path, name)
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
@@ -168,13 +168,13 @@ func TestARM64(t *testing.T) {
 		}
 	}
 	t.Log(sh(t, fmt.Sprintf(`PATH=%s:$PATH; cd %s
-		file usr/bin/sealant | grep -q aarch64
+		file -L usr/bin/sealant | grep -q aarch64
 		for p in sealant sealpub sealsrv sealant-lab; do $p --version; done
 		sealant-boot --help 2>&1 | head -1
 		sealant-boot --root %[2]s/nothing || test $? = 1
 		mkdir -p old/usr/lib new/usr/lib
 		cp usr/bin/sealpub old/usr/lib/library; head -c 40000 usr/bin/sealsrv >>old/usr/lib/library
-		cp usr/bin/sealpub new/usr/lib/library; head -c 50000 usr/bin/sealant >>new/usr/lib/library
+		cp usr/bin/sealpub new/usr/lib/library; head -c 50000 usr/lib/sealant/sealant >>new/usr/lib/library
 		for v in old new; do sealpub image build --in $v --out $v.cryptex --name web --subtype app; sealpub image verify $v.cryptex; done
 		sealpub patch make old.cryptex new.cryptex p
 		sealpub patch apply old.cryptex p back

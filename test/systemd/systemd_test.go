@@ -96,15 +96,16 @@ func programs(t testing.TB) map[string]string {
 	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "built"), nil, 0o644)) // it is no unfinished machine
 	built := map[string]string{}
-	for name, at := range map[string]string{"sealant": "usr/bin/sealant", "sealant-boot": "usr/lib/sealant/sealant-boot", "sealant-launch": "usr/lib/sealant/sealant-launch"} {
+	for _, name := range []string{"sealant", "sealant-boot", "sealant-launch"} {
 		out := filepath.Join(dir, name)
 		cmd := exec.Command("go", "build", "-trimpath", "-o", out, "../../cmd/"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
-		built[at] = out
+		built["usr/lib/sealant/"+name] = out
 	}
+	built["usr/bin/sealant"] = filepath.Join(dir, "sealant-launch")
 	return built
 }
 
