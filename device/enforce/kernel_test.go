@@ -107,6 +107,7 @@ func build(t testing.TB, name string) *cryptex {
 		{"data.bin", 0o644, program, false},
 		{"listed", 0o755, program, true},
 		{"listed.so", 0o644, read(libraries[0]), true},
+		{"sh", 0o755, read("/bin/dash", "/bin/sh"), true},
 		{"script", 0o755, []byte("#!/bin/sh\nexit 0\n"), true},
 		{"script-unlisted", 0o755, []byte("#!/bin/sh\nexit 0\n"), false},
 		{"unlisted", 0o755, append(bytes.Clone(program), 'x'), false},

@@ -30,7 +30,7 @@ const (
 // revision is the form of the programs and maps together. A change of any of
 // them needs another number: then Load puts new programs in the place of pinned
 // ones.
-const revision = 1
+const revision = 2
 
 // Limits of what the kernel is asked to hold.
 const (

@@ -95,7 +95,7 @@ func (m maps) program(h hook, at fields, names bool) asm.Instructions {
 	} else {
 		a.begin(h.how)
 		a.cryptex()
-		a.strict(h.how)
+		a.strict()
 		a.refuse(h.how)
 	}
 	a.label("allow", asm.Mov.Imm(asm.R0, 0))
@@ -209,7 +209,9 @@ func (a *assembly) marked(task asm.Register, where string) {
 }
 
 // keepMark hands the mark of a process's first thread to the one that executes: of
-// all its threads only that one goes on. It does so in every mode.
+// all its threads only that one goes on. What executes in a strict service's control
+// group is marked too, whatever it executes: from here on it stays a strict app's,
+// whatever group it is moved to. It does so in every mode.
 func (a *assembly) keepMark() {
 	a.add(
 		asm.FnGetCurrentTaskBtf.Call(),
@@ -219,14 +221,29 @@ func (a *assembly) keepMark() {
 		asm.Mov.Imm(asm.R3, 0),
 		asm.Mov.Imm(asm.R4, 0),
 		asm.FnTaskStorageGet.Call(),
-		asm.JEq.Imm(asm.R0, 0, "mode"),
+		asm.JNE.Imm(asm.R0, 0, "keep"),
 	)
+	a.inGroup("keep")
+	a.add(asm.Ja.Label("mode"))
+	a.label("keep", asm.Mov.Imm(asm.R0, 0))
 	a.mark(asm.R7)
 	a.add(
 		asm.JNE.Imm(asm.R0, 0, "mode"),
 		asm.Mov.Imm(asm.R0, -eagain),
 		asm.Return(),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("mode"),
+	)
+}
+
+// inGroup jumps to where when the process is in a strict service's control group.
+func (a *assembly) inGroup(where string) {
+	a.add(
+		asm.FnGetCurrentCgroupId.Call(),
+		asm.StoreMem(asm.RFP, slotKey, asm.R0, asm.DWord),
+		asm.LoadMapPtr(asm.R1, a.groups.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JNE.Imm(asm.R0, 0, where),
 	)
 }
 
@@ -243,22 +260,12 @@ func (a *assembly) mark(task asm.Register) {
 
 // strict allows what lies in no cryptex, unless a strict app executes it and it
 // does not lie below a folder of the base.
-func (a *assembly) strict(how How) {
+func (a *assembly) strict() {
 	a.label("foreign", asm.FnGetCurrentTaskBtf.Call())
 	a.add(asm.Mov.Reg(asm.R8, asm.R0))
 	a.marked(asm.R8, "strict")
-	a.add(
-		asm.FnGetCurrentCgroupId.Call(),
-		asm.StoreMem(asm.RFP, slotKey, asm.R0, asm.DWord),
-		asm.LoadMapPtr(asm.R1, a.groups.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slotKey),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "allow"),
-	)
-	if how == Exec {
-		// From here on it stays one, whatever group it is moved to.
-		a.mark(asm.R8)
-	}
+	a.inGroup("strict") // it was there already when it was put into the group
+	a.add(asm.Ja.Label("allow"))
 	a.label("strict", asm.LoadMem(asm.R8, asm.R6, a.at.entry, asm.DWord))
 	a.add(asm.JEq.Imm(asm.R8, 0, "outside"))
 	for i := range maxDepth {
