@@ -162,13 +162,7 @@ func (d *Device) forceRestart(ctx context.Context, want demand, m moment, report
 		return err
 	case want.restart:
 		_ = d.journal().Send(journal.Entry{Event: journal.Restarting, Actor: string(ByPolicy), Reason: "policy", Text: "policy restarts this device now, as announced"})
-		err := login.ErrNone
-		if len(d.Config.Agent.Restart) == 0 {
-			err = login.Reboot(ctx, d.Store.Root())
-		}
-		if errors.Is(err, login.ErrNone) {
-			_, err = d.Restart(ctx, RestartOptions{}, report)
-		}
+		err := d.reboot(ctx)
 		return errors.Join(err, d.cancelRestart())
 	}
 	return nil

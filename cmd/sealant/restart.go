@@ -12,7 +12,9 @@ func newRestart() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restart [--simulate]",
 		Short: "restart this device, so that what is staged takes force everywhere",
-		Long: `Restart restarts this device (systemctl reboot, or restart.command of agent.toml).
+		Long: `Restart has the login manager restart this device; where there is none systemctl reboot
+does, or restart.command of agent.toml. Somebody who blocks a restart (systemd-inhibit) is
+heard, and named.
 With --simulate nothing is restarted: what the boot would verify is verified now.`,
 		Example: "  sealant restart --simulate",
 		Args:    cobra.NoArgs,

@@ -5,7 +5,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -39,6 +41,28 @@ func TestLoginManager(t *testing.T) {
 	k.Run("/usr/lib/sealant-test force-inside 0; test ! -e /run/restarted")
 	k.Run("/usr/lib/sealant-test force-inside 15")
 	k.Eventually("the device is restarted", "test -e /run/restarted")
+}
+
+// A restart that a person asks for is refused while somebody holds it back, and said by
+// whom; then the real logind restarts the machine.
+func TestRestart(t *testing.T) {
+	k := newKiosk(t, nil)
+	k.Run("rm -f /etc/systemd/system/systemd-logind.service; systemctl daemon-reload; systemctl start systemd-logind")
+	k.Run("systemd-run --unit=burner systemd-inhibit --what=shutdown --who=burner --why='a disc is being burnt' --mode=block sleep 1000")
+	k.Eventually("the inhibitor is held", "systemd-inhibit --list --no-legend | grep burner")
+	k.stage(k.a.ID)
+	k.active("sealant.service")
+	out := k.Run("sealant restart 2>&1 || echo \"code $?\"")
+	if !strings.Contains(out, `cannot restart now: "burner" holds it back: "a disc is being burnt"`) || !strings.Contains(out, "code 22\n") {
+		t.Errorf("%s", out)
+	}
+	k.Run("systemctl stop burner; sealant restart")
+	for end := time.Now().Add(60 * time.Second); syscall.Kill(k.PID(), 0) == nil; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			jobs, _ := k.Try("systemctl list-jobs")
+			t.Fatalf("the machine was not restarted: %s", jobs)
+		}
+	}
 }
 
 // extended is the machine's tree with what some tests need besides.
