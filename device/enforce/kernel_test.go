@@ -291,7 +291,7 @@ func TestTheGuardGoesWithTheFileSystem(t *testing.T) {
 	}
 	tables, err := g.Tables()
 	must(t, err)
-	if len(tables) != 1 || tables[0].Name != "web" || tables[0].Entries != 3 {
+	if len(tables) != 1 || tables[0].Name != "web" || tables[0].Entries != 4 {
 		t.Errorf("%+v", tables)
 	}
 	must(t, g.Collect(func(image.Digest) bool { return false }))

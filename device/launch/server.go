@@ -196,7 +196,8 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 		_ = reply(conn, answer{Failed: &f})
 		return
 	}
-	go s.spare.fill(s.Self)
+	// What was asked for goes first; it may have ended before there is time for more.
+	fill := time.AfterFunc(fillTime, func() { s.spare.fill(s.Self) })
 	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
 		child.hangUp()
 	}
@@ -218,6 +219,7 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	select {
 	case status := <-ended:
 		_ = reply(conn, answer{Ended: &status})
+		fill.Reset(0)
 	case <-ctx.Done():
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 )
 
 // spare is a child that was started before anybody asked for it, so that a launch
@@ -15,6 +16,9 @@ type spare struct {
 	child *child
 	ended bool
 }
+
+// fillTime is how long after a launch the next child is started.
+const fillTime = 50 * time.Millisecond
 
 // take gives the spare child away, nil if there is none.
 func (s *spare) take() *child {
