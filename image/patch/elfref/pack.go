@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// strandLength is how many references are collected before they are packed.
-const strandLength = 1 << 15
+// packLength is how many references are packed together at least, but for the
+// last.
+const packLength = 1 << 15
 
 // blockLength is how many packed references are unpacked together.
 const blockLength = 64
@@ -106,40 +107,65 @@ func (p *packed) unpack(i int, out *[blockLength]uint64) int {
 	return n
 }
 
-// memory is what the list takes, in bytes, with what append leaves unused.
+// memory is what the list takes, in bytes.
 func (p *packed) memory() int64 { return int64(cap(p.bytes) + 16*cap(p.blocks)) }
 
-// clip gives back what append left unused.
+// newPacked is an empty list that has room for about n records.
+func newPacked(n int) *packed {
+	return &packed{bytes: make([]byte, 0, 2*n+n/8), blocks: make([]block, 0, n/blockLength+1)}
+}
+
+// clip gives back what the list does not need, if it is much.
 func (p *packed) clip() *packed {
-	p.bytes, p.blocks = slices.Clone(p.bytes), slices.Clone(p.blocks)
+	if len(p.bytes) < cap(p.bytes)/8*7 {
+		p.bytes = slices.Clone(p.bytes)
+	}
+	if len(p.blocks) < cap(p.blocks)/8*7 {
+		p.blocks = slices.Clone(p.blocks)
+	}
 	return p
 }
 
-// strand is a packed list on its way into another.
+// strand is a sorted list of records on its way into another.
 type strand struct {
-	*packed
-	buf  [blockLength]uint64
-	next int // record
+	raw    []uint64 // all records or, if they are packed, some
+	packed *packed
+	next   int // record
+	n      int
 }
 
 // head is the next record; there is one.
 func (s *strand) head() uint64 {
-	if s.next%blockLength == 0 {
-		s.unpack(s.next/blockLength, &s.buf)
+	if s.packed == nil {
+		return s.raw[s.next]
 	}
-	return s.buf[s.next%blockLength]
+	if s.next%blockLength == 0 {
+		if s.raw == nil {
+			s.raw = make([]uint64, blockLength)
+		}
+		s.packed.unpack(s.next/blockLength, (*[blockLength]uint64)(s.raw))
+	}
+	return s.raw[s.next%blockLength]
 }
 
-// merge calls yield for the records of sorted lists, all in order. It empties
-// lists.
-func merge(lists []*packed, yield func(rec uint64)) {
-	slices.SortStableFunc(lists, func(a, b *packed) int { return cmp.Compare(a.blocks[0].first, b.blocks[0].first) })
+// first is the first record.
+func (s *strand) first() uint64 {
+	if s.packed == nil {
+		return s.raw[0]
+	}
+	return s.packed.blocks[0].first
+}
+
+// merge calls yield for the records of strands, all in order. It empties the
+// strands.
+func merge(strands []*strand, yield func(rec uint64)) {
+	slices.SortStableFunc(strands, func(a, b *strand) int { return cmp.Compare(a.first(), b.first()) })
 	var live []*strand // by head
-	for len(lists) > 0 || len(live) > 0 {
-		// Lists come in as soon as their first record may be the next.
-		for len(lists) > 0 && (len(live) == 0 || lists[0].blocks[0].first>>32 <= live[0].head()>>32) {
-			s := &strand{packed: lists[0]}
-			lists[0], lists = nil, lists[1:]
+	for len(strands) > 0 || len(live) > 0 {
+		// Strands come in as soon as their first record may be the next.
+		for len(strands) > 0 && (len(live) == 0 || strands[0].first()>>32 <= live[0].head()>>32) {
+			s := strands[0]
+			strands[0], strands = nil, strands[1:]
 			live = insert(live, s)
 		}
 		s := live[0]
@@ -147,8 +173,8 @@ func merge(lists []*packed, yield func(rec uint64)) {
 		if len(live) > 1 {
 			limit = live[1].head()
 		}
-		if len(lists) > 0 {
-			limit = min(limit, lists[0].blocks[0].first&^(1<<32-1))
+		if len(strands) > 0 {
+			limit = min(limit, strands[0].first()&^(1<<32-1))
 		}
 		first := true
 		for s.next < s.n {

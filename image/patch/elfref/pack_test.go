@@ -64,22 +64,25 @@ func TestMerge(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		var all []uint64
-		var lists []*packed
+		var strands []*strand
 		for range 1 + r.IntN(6) {
 			var recs []uint64
 			for range 1 + r.IntN(300) {
 				recs = append(recs, r.Uint64N(2000)<<32|uint64(1+r.IntN(int(classes)-1))<<24|r.Uint64N(6))
 			}
 			slices.Sort(recs)
-			p := &packed{}
-			for _, rec := range recs {
-				p.add(rec)
+			s := &strand{raw: recs, n: len(recs)}
+			if r.IntN(2) == 0 {
+				s = &strand{packed: &packed{}, n: len(recs)}
+				for _, rec := range recs {
+					s.packed.add(rec)
+				}
 			}
-			lists, all = append(lists, p), append(all, recs...)
+			strands, all = append(strands, s), append(all, recs...)
 		}
 		slices.Sort(all)
 		var got []uint64
-		merge(lists, func(rec uint64) { got = append(got, rec) })
+		merge(strands, func(rec uint64) { got = append(got, rec) })
 		if !slices.Equal(got, all) {
 			t.Fatalf("seed %d: merged wrongly", seed)
 		}

@@ -92,7 +92,7 @@ func (c *collector) collect() {
 		if len(d) == 0 {
 			continue
 		}
-		c.spill(strandLength)
+		c.spill(false)
 		switch {
 		case s.flags&flagExec != 0:
 			c.armCode(s, d)

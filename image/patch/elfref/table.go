@@ -152,17 +152,17 @@ func (c *Cursor) Table() *Table { return c.t }
 // Memory is what keeping a packed table takes, in bytes.
 func (t *Table) Memory() int64 {
 	if t.packed == nil {
-		var p packed
+		p := newPacked(len(t.recs))
 		for _, rec := range t.recs {
 			p.add(rec)
 		}
-		return p.memory()
+		return p.clip().memory()
 	}
 	return t.packed.memory()
 }
 
 // Scratch is what making a packed table takes besides, in bytes: the largest
-// part of the file that is looked at in one piece, and what is not yet packed.
+// part of the file that is looked at in one piece.
 func (e *Element) Scratch() int64 {
 	most := int64(0)
 	for i := range e.sections {
@@ -327,7 +327,8 @@ type collector struct {
 	nearBuf []byte                          // what was read last for near, which is at nearAt
 	nearAt  int64
 	recs    []uint64
-	lists   []*packed // packed records
+	strands []*strand // sorted records
+	raw     int       // how many of them are not packed
 	tables  []int64   // x86-64: addresses that may be those of jump tables
 	lo, hi  int64     // addresses of code
 }
@@ -363,10 +364,14 @@ func (e *Element) Pack(read func(b []byte, off int64) error) (*Table, error) {
 	c := &collector{Element: &own, read: read}
 	c.start()
 	c.collect()
-	c.spill(1)
+	c.spill(true)
 	c.buf, c.recs = nil, nil
-	f, out := filter{e: &own}, &packed{}
-	merge(c.lists, func(rec uint64) {
+	n := 0
+	for _, s := range c.strands {
+		n += s.n
+	}
+	f, out := filter{e: &own}, newPacked(n)
+	merge(c.strands, func(rec uint64) {
 		if f.keeps(rec) {
 			out.add(rec)
 		}
@@ -379,19 +384,41 @@ func (c *collector) start() {
 	c.Bases, c.Names = c.Bases[:n:n], c.Names[:n:n]
 }
 
-// spill packs what was collected, if it is at least so much and the collector is
-// one that packs. Collectors of large sections call it now and then.
-func (c *collector) spill(least int) {
+// strandLength is how many references make a strand at least, but for the last.
+const strandLength = 1 << 10
+
+// rawReferences is how many references are kept as they are before they are
+// merged; what comes after is packed meanwhile.
+const rawReferences = 1 << 18
+
+// spill makes a strand of what was collected, if it is enough for one and the
+// collector is one that packs. Collectors of large sections call it now and then.
+func (c *collector) spill(last bool) {
+	keep, least := c.raw+len(c.recs) <= rawReferences, strandLength
+	if !keep {
+		least = packLength
+	}
+	if last {
+		least = 1
+	}
 	if c.read == nil || len(c.recs) < least {
 		return
 	}
 	slices.Sort(c.recs)
-	p := &packed{}
-	for _, rec := range c.recs {
-		p.add(rec)
+	s := &strand{n: len(c.recs)}
+	if keep {
+		s.raw = c.recs
+		c.raw += len(c.recs)
+		c.recs = c.recs[len(c.recs):]
+	} else {
+		s.packed = newPacked(len(c.recs))
+		for _, rec := range c.recs {
+			s.packed.add(rec)
+		}
+		s.packed.clip()
+		c.recs = c.recs[:0]
 	}
-	c.lists = append(c.lists, p.clip())
-	c.recs = c.recs[:0]
+	c.strands = append(c.strands, s)
 }
 
 // filter leaves out references: of those that overlap the first stays, and a

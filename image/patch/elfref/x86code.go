@@ -3,7 +3,7 @@ package elfref
 import "slices"
 
 // codeWindow is how much of a section's code is looked at together, in bytes.
-const codeWindow = 1 << 20
+const codeWindow = 64 << 10
 
 // x86Code finds the references of x86-64 code: branches, operands relative to
 // the instruction pointer and, in files with a fixed address, absolute ones. It
@@ -20,7 +20,7 @@ func (c *collector) x86Code(s *section) {
 			end = codeWindow
 		}
 		at += c.x86Window(s, at, c.at(s.off+at, n), int(end))
-		c.spill(strandLength)
+		c.spill(false)
 	}
 	if relocs := c.named(".rela.plt"); s.name == ".plt" && relocs != nil {
 		d := c.bytes(s)
