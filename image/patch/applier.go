@@ -199,7 +199,7 @@ func (a *applier) follow() (wait func() (image.Digest, error), err error) {
 	g := errgroup.Group{}
 	hash := sha512.New384()
 	g.Go(func() error {
-		buf := make([]byte, 256<<10)
+		buf := make([]byte, 64<<10)
 		for off := int64(0); off < h.ResultSize; {
 			b := buf[:min(int64(len(buf)), h.ResultSize-off)]
 			if err := a.await(off + int64(len(b))); err != nil {

@@ -184,7 +184,7 @@ func (s *summed) ReadByte() (byte, error) {
 
 // digest reads the first size bytes of r.
 func digest(r io.ReaderAt, size int64, step func(int64) error) (image.Digest, error) {
-	h, buf := sha512.New384(), make([]byte, 256<<10)
+	h, buf := sha512.New384(), make([]byte, 64<<10)
 	for off := int64(0); off < size; {
 		n, err := r.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
 		if n == 0 && err != nil {

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"io"
+	"slices"
 )
 
 // Source reads the old data through windows, so that memory stays small,
@@ -44,7 +45,7 @@ func (e *SourceError) Error() string { return "cannot read the source: " + e.Err
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // NewSource returns a Source over the first size bytes of r.
-func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size, shift: 16} }
+func NewSource(r io.ReaderAt, size int64) *Source { return &Source{r: r, size: size, shift: 14} }
 
 // MemorySource returns a Source over data that is in memory already.
 func MemorySource(data []byte) *Source {
@@ -81,6 +82,17 @@ func (s *Source) Bytes(off, n int64) []byte {
 	}
 	s.turn(off)
 	return s.buf[off-s.start:][:n]
+}
+
+// AppendTo appends n bytes at off, at most window of them, which must lie within
+// the data.
+func (s *Source) AppendTo(b []byte, off, n int64) []byte {
+	if n <= overlap || s.whole {
+		return append(b, s.Bytes(off, n)...)
+	}
+	b = slices.Grow(b, int(n))
+	s.read(b[len(b):len(b)+int(n)], off)
+	return b[:len(b)+int(n)]
 }
 
 // At returns the byte at off, or 0 outside the data.

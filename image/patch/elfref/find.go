@@ -13,7 +13,7 @@ const scanStep = 512
 // chunks calls yield for the data piece by piece, each a multiple of scanStep
 // bytes unless the data ends there, until yield says that it has had enough.
 func chunks(r io.ReaderAt, size int64, yield func(at int64, b []byte) (next int64, err error)) error {
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(64<<10, size))
 	for at := int64(0); at < size; {
 		b := buf[:min(int64(len(buf)), size-at)]
 		if n, err := r.ReadAt(b, at); n < len(b) {
