@@ -49,9 +49,14 @@ var transformNames = map[uint64]struct {
 	name    string
 	version uint64
 }{
-	walkTransform: {"walk", 2},
+	walkTransform: {"walk", 3},
 	elfTransform:  {"elf", 3},
 	sealTransform: {"seal", 1},
+}
+
+// newTransform is a transform in the version that this package knows.
+func newTransform(id uint64) Transform {
+	return Transform{ID: id, Version: transformNames[id].version}
 }
 
 // Seal are the parameters of a sealed image whose verity tree, trust cache and

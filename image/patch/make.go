@@ -164,10 +164,10 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 	h := &Header{
 		Source: from.digest, SourceSize: int64(len(from.data)),
 		Result: to.digest, ResultSize: int64(len(to.data)),
-		Transforms: []Transform{{ID: walkTransform, Version: 2}},
+		Transforms: []Transform{newTransform(walkTransform)},
 	}
 	if h.Seal = to.seal; h.Seal != nil {
-		h.Transforms = append(h.Transforms, Transform{ID: sealTransform, Version: 1})
+		h.Transforms = append(h.Transforms, newTransform(sealTransform))
 	}
 	was := from.file
 	is, err := to.coded()
@@ -175,7 +175,7 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 		return Stats{}, err
 	}
 	if len(was.Elements) > 0 && len(is.Elements) > 0 {
-		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 3})
+		h.Transforms = append(h.Transforms, newTransform(elfTransform))
 		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	} else {
 		was, is = match.Plain(was.Data), match.Plain(is.Data)

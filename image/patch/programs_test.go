@@ -39,7 +39,7 @@ func TestLargePrograms(t *testing.T) {
 		empty := delta.EncodeLayout(&delta.Layout{}, nil)
 		b := &bomb{header: Header{
 			Source: sha512.Sum384(old), SourceSize: int64(len(old)), ResultSize: 1, MapSize: int64(len(empty)),
-			Transforms: []Transform{{ID: walkTransform, Version: 2}, {ID: elfTransform, Version: 3}},
+			Transforms: []Transform{newTransform(walkTransform), newTransform(elfTransform)},
 			Segments:   []Segment{{Size: 1, Coded: 8, Bits: delta.MinBits, Light: true}},
 		}, parts: [][]byte{empty, bytes.Repeat([]byte{255}, 8)}}
 		b.header.Memory = b.header.memory()

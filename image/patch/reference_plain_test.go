@@ -52,11 +52,11 @@ func newRWalk(d *reference, s rSegment, body []byte) *rWalk {
 		}
 	}
 	b := min(s.b, 16)
-	asks, differs, lits := 7, 9, 12
+	asks, differs, lits := 7, 8, 12
 	if s.light {
 		asks, differs, lits = 2, 3, 4
 	}
-	w.asked = &rBitMixer{contexts: asks, b: b, slots: map[[2]uint32]*rSlot{}, w: map[int][]int64{}}
+	w.asked = &rBitMixer{contexts: asks, b: max(12, min(s.b-2, 16)), slots: map[[2]uint32]*rSlot{}, w: map[int][]int64{}}
 	w.gaps, w.differences = newRMixer(4, min(s.b, 14)), newRMixer(differs, b)
 	for i := range w.longGaps {
 		w.longGaps[i] = newRNumber(0)
@@ -178,7 +178,7 @@ func (w *rWalk) plain(o, n int64, class uint32) {
 		q := uint32(min(w.quiet, 7))
 		by := w.differences.code(w.c, int(q),
 			old|c1<<8|2<<24, w.d1|q<<8|4<<24, old|w.o1<<8|w.d1<<16|8<<24, old|c1<<8|c2<<16|3<<24, old|1<<24,
-			old|next<<8|c1<<16|5<<24, w.d1|w.d2<<8|q<<16|6<<24, c1|c2<<8|c3<<16|7<<24, c1|c2<<8|w.d1<<16|9<<24)
+			old|next<<8|c1<<16|5<<24, w.d1|w.d2<<8|q<<16|6<<24, c1|c2<<8|c3<<16|7<<24)
 		w.out = append(w.out, byte(old)+by)
 		w.far, w.quiet, w.o1, w.p1, w.d2, w.d1 = min(w.quiet, 255), 0, old, c1, w.d1, uint32(by)
 	}
@@ -221,7 +221,7 @@ func (w *rWalk) literal(to, beside int64) {
 		for i := range 6 {
 			six |= uint64(w.back(6-i)) << (8 * i)
 		}
-		h := six * 0x9E3779B97F4A7C15 >> 46
+		h := six * 0x9E3779B97F4A7C15 >> (64 - min(w.s.b, 18))
 		if rep == nil {
 			best := 4
 			if at := w.seen[h]; at > 0 {

@@ -255,7 +255,7 @@ type rNumber struct {
 func newRNumber(contexts int) *rNumber {
 	n := &rNumber{unary: map[int]*rFlag{}, top: map[[2]int]*rFlag{}, low: map[int]*rSlot{}}
 	if contexts > 0 {
-		n.mixer = newRMixer(contexts, 14)
+		n.mixer = newRMixer(contexts, 11)
 	}
 	return n
 }

@@ -18,15 +18,19 @@ type literals struct {
 	seen    []uint32   // by hash of six bytes: the ring position after them, plus 1
 	old     *Source    // a window of its own
 	primed  []uint32   // by hash of six bytes: the old offset after them; nil if not primed
+	recent  uint       // shift of a hash for seen
 	shift   uint       // of a hash for primed
 }
 
 // Sizes of the memory of literals.
 const (
 	historyBits = 20
-	seenBits    = 18
+	seenBits    = 18 // at most
 	primedBits  = 22 // at most
 )
+
+// seenBits is log2 of the places among the literals that are remembered.
+func (s Shape) seenBits() uint { return min(s.Bits, seenBits) }
 
 // MaxPrimed is the largest old data that models can be primed with, in bytes.
 const MaxPrimed = 1 << 27
@@ -143,7 +147,7 @@ func (w *walker) literal(to, beside int64) error {
 			}
 		}
 		six := uint64(last[5]) | uint64(last[4])<<8 | uint64(last[3])<<16 | uint64(last[2])<<24 | uint64(last[1])<<32 | uint64(last[0])<<40
-		h := uint32(six * 0x9E3779B97F4A7C15 >> (64 - seenBits))
+		h := uint32(six * 0x9E3779B97F4A7C15 >> l.recent)
 		if match == fromNowhere {
 			match, at, length = l.find(&last, h, six)
 		}
@@ -201,7 +205,8 @@ func newLiterals(s Shape, old *Source, m *entropy.Memory) *literals {
 		mixer:   m.Mixer(s.literals()),
 		used:    s.literals().Contexts,
 		history: make([]byte, 1<<historyBits),
-		seen:    make([]uint32, 1<<seenBits),
+		seen:    make([]uint32, 1<<s.seenBits()),
+		recent:  64 - s.seenBits(),
 		old:     old.another(),
 	}
 	if s.Primed {

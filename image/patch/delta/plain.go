@@ -28,7 +28,7 @@ type differences struct {
 	p1     uint32 // the new byte before it
 	far    uint32 // how far the last two differences were apart
 
-	ctx      [9]uint32 // the best first
+	ctx      [8]uint32 // the best first
 	used     int       // how many of them the shape uses
 	askCtx   [7]uint32
 	askUsed  int
@@ -41,7 +41,7 @@ func (s Shape) watch() int64 { return 32 << (2 * s.Watch) }
 func newDifferences(s Shape, m *entropy.Memory) differences {
 	return differences{
 		watch: s.watch(), quiet: s.watch(), gap: -1,
-		asked:  m.BitMixer(s.asked(), min(s.Bits, 16), 3*(quietClasses+1)),
+		asked:  m.BitMixer(s.asked(), s.askedBits(), 3*(quietClasses+1)),
 		silent: m.Mixer(entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}),
 		mixer:  m.Mixer(s.differences()),
 		used:   s.differences().Contexts, askUsed: s.asked(),
@@ -140,7 +140,7 @@ func (w *walker) differ(o int64) {
 	old, next := uint32(w.old.At(o)), uint32(w.old.At(o+1))
 	quiet := uint32(min(d.quiet, 7))
 	c1, c2 := uint32(w.back(1)), uint32(w.back(2))
-	d.ctx = [9]uint32{
+	d.ctx = [8]uint32{
 		old | c1<<8 | 2<<24,
 		uint32(d.d1) | quiet<<8 | 4<<24,
 		old | uint32(d.o1)<<8 | uint32(d.d1)<<16 | 8<<24,
@@ -149,7 +149,6 @@ func (w *walker) differ(o int64) {
 		old | next<<8 | c1<<16 | 5<<24,
 		uint32(d.d1) | uint32(d.d2)<<8 | quiet<<16 | 6<<24,
 		c1 | c2<<8 | uint32(w.back(3))<<16 | 7<<24,
-		c1 | c2<<8 | uint32(d.d1)<<16 | 9<<24,
 	}
 	var by byte
 	if w.encoding {

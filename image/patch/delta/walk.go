@@ -56,7 +56,7 @@ func (s Shape) literals() entropy.Shape {
 }
 
 func (s Shape) differences() entropy.Shape {
-	m := entropy.Shape{Contexts: 9, Bits: min(s.Bits, 16), Selectors: 8}
+	m := entropy.Shape{Contexts: 8, Bits: min(s.Bits, 16), Selectors: 8}
 	if s.Light {
 		m.Contexts = 3
 	}
@@ -71,13 +71,19 @@ func (s Shape) asked() int {
 	return 7
 }
 
+// askedBits is log2 of the slots that each of those has: this model is asked
+// most often, and has to stay near the processor.
+func (s Shape) askedBits() uint { return min(max(s.Bits-2, MinBits), 16) }
+
 // Memory is what the models of a segment take for old data of a size, in bytes.
 func (s Shape) Memory(old int64) int64 {
-	m := s.differences().Memory() + entropy.Shape{Contexts: 16, Bits: min(s.Bits, 16), Selectors: 6}.Memory()
+	m := s.differences().Memory() + entropy.Shape{Contexts: 3, Bits: min(s.Bits, 16), Selectors: 2}.Memory() +
+		entropy.Shape{Contexts: s.asked(), Bits: s.askedBits(), Selectors: 1}.Memory() +
+		entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}.Memory()
 	if s.Packed {
 		return m + pack.Memory(s.Window)
 	}
-	m += s.literals().Memory() + 1<<historyBits + 4<<seenBits
+	m += s.literals().Memory() + 1<<historyBits + 4<<s.seenBits()
 	if s.Primed {
 		m += 4 << primedSize(old)
 	}
@@ -86,7 +92,7 @@ func (s Shape) Memory(old int64) int64 {
 
 // slots is what the models' slots take, in bytes.
 func (s Shape) slots() int64 {
-	n := int64(3+s.asked()+s.differences().Contexts)<<min(s.Bits, 16) + 4<<min(s.Bits, 14)
+	n := int64(3+s.differences().Contexts)<<min(s.Bits, 16) + int64(s.asked())<<s.askedBits() + 4<<min(s.Bits, 14)
 	if !s.Packed {
 		n += int64(s.literals().Contexts) << s.Bits
 	}
@@ -379,7 +385,7 @@ func (w *walker) copy(o, n int64) error {
 	}
 	for n > 0 {
 		k := min(n, window)
-		w.view = append(w.view, w.old.Bytes(o, k)...)
+		w.view = w.old.AppendTo(w.view, o, k)
 		w.pos += k
 		o, n = o+k, n-k
 		if err := w.stop(); err != nil {

@@ -86,7 +86,7 @@ type ContextNumbers struct {
 
 // NewContextNumbers returns a model for the given number of contexts.
 func NewContextNumbers(contexts int) *ContextNumbers {
-	return &ContextNumbers{length: NewMixer(Shape{Contexts: contexts, Bits: 14, Selectors: 1})}
+	return &ContextNumbers{length: NewMixer(Shape{Contexts: contexts, Bits: 11, Selectors: 1})}
 }
 
 // Code codes one number below 2^63 under hashed contexts.
