@@ -214,6 +214,11 @@ var links = map[string]map[string]string{
 		"github.com/spf13/cobra/doc":   "man pages are made by a build of their own",
 		"github.com/google/go-cmp/cmp": "a test library",
 	},
+	"sealant-launch": {
+		"github.com/cilium/ebpf": "everybody who launches waits for its start",
+		"github.com/spf13/cobra": "everybody who launches waits for its start",
+		module + "device":        "everybody who launches waits for its start",
+	},
 	"sealsrv": {
 		module + "device":  "the server is not the device",
 		module + "publish": "the publisher's keys never reach the server",
