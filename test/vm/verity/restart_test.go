@@ -24,14 +24,14 @@ func TestRestart(t *testing.T) {
 	}
 	put := vm.Files{
 		"usr/lib/sealant/sealant-boot": filepath.Join(w.bin, "sealant-boot"),
-		"etc/systemd/system": units,
-		"usr/bin/sealant":    filepath.Join(w.bin, "sealant"),
-		"usr/bin/sealsrv":    filepath.Join(w.bin, "sealsrv"),
-		"srv/vendor":         filepath.Join(w.dir, "vendor"),
-		"usr/lib/sealant":    filepath.Join(w.dir, "dev/usr/lib/sealant"),
-		"usr/lib/cryptexes":  filepath.Join(w.dir, "dev/usr/lib/cryptexes"),
-		"var/lib/sealant":    filepath.Join(w.dir, "dev/var/lib/sealant"),
-		"etc/sealant":        filepath.Join(w.dir, "dev/etc/sealant"),
+		"etc/systemd/system":           units,
+		"usr/bin/sealant":              filepath.Join(w.bin, "sealant"),
+		"usr/bin/sealsrv":              filepath.Join(w.bin, "sealsrv"),
+		"srv/vendor":                   filepath.Join(w.dir, "vendor"),
+		"usr/lib/sealant":              filepath.Join(w.dir, "dev/usr/lib/sealant"),
+		"usr/lib/cryptexes":            filepath.Join(w.dir, "dev/usr/lib/cryptexes"),
+		"var/lib/sealant":              filepath.Join(w.dir, "dev/var/lib/sealant"),
+		"etc/sealant":                  filepath.Join(w.dir, "dev/etc/sealant"),
 	}
 	for _, unit := range []string{"sealant-boot.service", "sealant-confirm.service", "sealant.service"} {
 		put["usr/lib/systemd/system/"+unit] = filepath.Join("../../../packaging/systemd", unit)
