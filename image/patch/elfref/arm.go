@@ -3,8 +3,9 @@ package elfref
 // signed extends the low n bits of v.
 func signed(v uint32, n uint) int64 { return int64(int32(v<<(32-n))) >> (32 - n) }
 
-// reach is how far after an adrp its users are looked for, in bytes.
-const reach = 80
+// reach is how far after an adrp its users are looked for, in bytes. No word is
+// looked at for more than 32 of them, as the next adrp of a register ends it.
+const reach = 1000
 
 // far is how far branches on a condition and loads of literals may lead, in
 // bytes: those in code stay within a function, and constants among the code look
@@ -59,23 +60,15 @@ func (c *collector) page(s *section, d []byte, i int64, w uint32) {
 	c.recs = append(c.recs, 0)
 	for j := i + 4; j < end; j += 4 {
 		x := le.Uint32(d[j:])
-		if x&0x9f00001f == 0x90000000|rd {
-			break
+		if low, _, ok := lowBits(x); ok && x>>5&31 == rd {
+			if first == 0 {
+				first = (j - i) / 4
+			}
+			if c.in(page + low) {
+				c.add(s.off+j, LowBits, (j-i)/4)
+			}
 		}
-		if x>>5&31 != rd {
-			continue
-		}
-		low, _, ok := lowBits(x)
-		if !ok {
-			continue
-		}
-		if first == 0 {
-			first = (j - i) / 4
-		}
-		if c.in(page + low) {
-			c.add(s.off+j, LowBits, (j-i)/4)
-		}
-		if x&31 == rd {
+		if overwrites(x, rd) {
 			break
 		}
 	}
@@ -84,6 +77,20 @@ func (c *collector) page(s *section, d []byte, i int64, w uint32) {
 		return
 	}
 	c.recs[at] = uint64(s.off+i)<<32 | uint64(Operand)<<24 | uint64(first)
+}
+
+// overwrites says whether an instruction puts something else into a register,
+// or calls a function that may.
+func overwrites(x, rd uint32) bool {
+	switch {
+	case x&0xfc000000 == 0x94000000, x&0xfffffc1f == 0xd63f0000: // bl, blr
+		return rd < 18
+	case x&31 != rd:
+		return false
+	case x&0x0a000000 == 0x08000000: // loads and stores
+		return x&0x04400000 == 0x00400000
+	}
+	return x&0x1c000000 == 0x10000000 || x&0x0e000000 == 0x0a000000 // data processing
 }
 
 // pageOf is the page that the adrp w at an address computes.
