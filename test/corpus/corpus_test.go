@@ -18,7 +18,7 @@ var most = map[string]int{
 	"libxml2":       7_022,
 	"libssl3-17-20": 23_097,
 	"libssl3-20-22": 15_384,
-	"libssl3-arm64": 14_689,
+	"libssl3-arm64": 14_743,
 	"libc6":         23_764,
 }
 
