@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"release":        {"trust", "internal"},
 	"trust":          {"internal"},
 	"image":          {"internal"},
-	"internal":       {"internal/linux", "internal/layout"},
+	"internal":       {"internal/linux", "internal/layout", "internal/pattern"},
 	"internal/cli":   {"internal/fault", "internal/amount"},
 	"internal/linux": {},
 	"test":           {"cmd", "publish", "server", "device", "release", "trust", "image", "internal", "spec"},

@@ -11,12 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/pattern"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/advisory"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -126,7 +126,7 @@ func (q Quorum) names(role string) []string {
 	return names
 }
 
-var ownerPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,31}$`)
+var ownerPattern = pattern.Lazy(`^[a-z0-9][a-z0-9.-]{0,31}$`)
 
 func (s *Setup) check() error {
 	if err := release.CheckProduct(s.Product); err != nil {

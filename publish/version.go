@@ -4,9 +4,10 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"regexp"
 	"sort"
 	"strings"
+
+	"github.com/sealant-os/sealant/internal/pattern"
 )
 
 // An improvement must not change what a component says its version is: web
@@ -25,14 +26,14 @@ const (
 
 // versionText is a word, what stands between, and a version: "OpenSSL 3.0.17",
 // "VERSION_ID=42.3", "Browser/42.3".
-var versionText = regexp.MustCompile(`([A-Za-z][A-Za-z0-9_.+-]{0,40}["']?)( ?[=:/ (_-] ?["']?v?)([0-9]{1,6}(?:\.[0-9]{1,6}){1,4}(?:[a-z]|[-+~][0-9a-zA-Z]{1,16})?)`)
+var versionText = pattern.Lazy(`([A-Za-z][A-Za-z0-9_.+-]{0,40}["']?)( ?[=:/ (_-] ?["']?v?)([0-9]{1,6}(?:\.[0-9]{1,6}){1,4}(?:[a-z]|[-+~][0-9a-zA-Z]{1,16})?)`)
 
 // saysVersion are words after which even two numbers are a version.
-var saysVersion = regexp.MustCompile(`(?i)(version|release|build)(_?id)?["']?$`)
+var saysVersion = pattern.Lazy(`(?i)(version|release|build)(_?id)?["']?$`)
 
 // symbolVersion is how ELF symbol versions look: GLIBC_2.38. They are the
 // linker's business.
-var symbolVersion = regexp.MustCompile(`^[A-Z][A-Z0-9]*_`)
+var symbolVersion = pattern.Lazy(`^[A-Z][A-Z0-9]*_`)
 
 // versionsIn collects the versions of a text by the words before them, and
 // which of the forbidden texts it contains.
@@ -48,7 +49,7 @@ func versionsIn(r io.Reader, forbidden []string) (versions map[string]map[string
 		if !strings.ContainsAny(text, "0123456789") || !strings.Contains(text, ".") {
 			return
 		}
-		for _, m := range versionText.FindAllStringSubmatch(text, -1) {
+		for _, m := range versionText().FindAllStringSubmatch(text, -1) {
 			word, between, version := m[1], m[2], m[3]
 			if !isVersion(word, between, version) || total == maxVersions {
 				continue

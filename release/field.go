@@ -3,35 +3,24 @@ package release
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/sealant-os/sealant/internal/pattern"
 )
 
 // The patterns of the short fields. The pages under spec/ quote them.
 var (
-	idPattern      = lazily(`^SI-[0-9]{4}-[0-9]{4,6}$`)
-	productPattern = lazily(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	versionPattern = lazily(`^[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}$`)
-	namePattern    = lazily(`^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$`)
-	cvePattern     = lazily(`^CVE-[0-9]{4}-[0-9]{4,10}$`)
-	saltPattern    = lazily(`^[0-9a-f]{32}$`)
-	keyPattern     = lazily(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+	idPattern      = pattern.Lazy(`^SI-[0-9]{4}-[0-9]{4,6}$`)
+	productPattern = pattern.Lazy(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	versionPattern = pattern.Lazy(`^[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}$`)
+	namePattern    = pattern.Lazy(`^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$`)
+	cvePattern     = pattern.Lazy(`^CVE-[0-9]{4}-[0-9]{4,10}$`)
+	saltPattern    = pattern.Lazy(`^[0-9a-f]{32}$`)
+	keyPattern     = pattern.Lazy(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 )
-
-// pattern is a regular expression that is compiled when it is first used: many
-// programs start and never use it.
-type pattern func() *regexp.Regexp
-
-func lazily(expression string) pattern {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
-}
-
-// MatchString says whether s matches.
-func (p pattern) MatchString(s string) bool { return p().MatchString(s) }
 
 // Limits of the text fields, in bytes.
 const (
@@ -61,7 +50,7 @@ func CheckName(s string) error { return match("cryptex name", namePattern, s) }
 // CheckCVE says whether s is a CVE id.
 func CheckCVE(s string) error { return match("CVE", cvePattern, s) }
 
-func match(what string, p pattern, s string) error {
+func match(what string, p pattern.Pattern, s string) error {
 	if !p.MatchString(s) {
 		return fmt.Errorf("%q is not a valid %s", s, what)
 	}

@@ -21,9 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"sync"
 	"time"
+
+	"github.com/sealant-os/sealant/internal/pattern"
 )
 
 // Schemas of the two documents.
@@ -148,22 +148,11 @@ func parse(data []byte, d document) error {
 }
 
 var (
-	improvements = lazily(`^SI-[0-9]{4}-[0-9]{4,6}$`)
-	builds       = lazily(`^[0-9A-Za-z][0-9A-Za-z._+~-]{0,63}$`)
-	archs        = lazily(`^[a-z0-9_]{1,16}$`)
-	apps         = lazily(`^[0-9A-Za-z._/@:+-]{1,128}$`)
+	improvements = pattern.Lazy(`^SI-[0-9]{4}-[0-9]{4,6}$`)
+	builds       = pattern.Lazy(`^[0-9A-Za-z][0-9A-Za-z._+~-]{0,63}$`)
+	archs        = pattern.Lazy(`^[a-z0-9_]{1,16}$`)
+	apps         = pattern.Lazy(`^[0-9A-Za-z._/@:+-]{1,128}$`)
 )
-
-// pattern is a regular expression that is compiled when it is first used: many
-// programs start and never use it.
-type pattern func() *regexp.Regexp
-
-func lazily(expression string) pattern {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
-}
-
-// MatchString says whether s matches.
-func (p pattern) MatchString(s string) bool { return p().MatchString(s) }
 
 func (d *Daily) check() error {
 	if d.Schema != DailySchema {

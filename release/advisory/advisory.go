@@ -16,11 +16,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sealant-os/sealant/internal/pattern"
 	"github.com/sealant-os/sealant/release"
 )
 
@@ -108,7 +108,7 @@ func New(p Publisher, product string, manifests []release.Manifest, recalls rele
 	return b, nil
 }
 
-var supportPattern = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$`)
+var supportPattern = pattern.Lazy(`^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$`)
 
 // Check says whether the publisher can speak: a name in one line, an address,
 // a contact that a person can use.
@@ -170,8 +170,8 @@ func ParseWords(data []byte) (Words, error) {
 }
 
 var (
-	vectorPattern = regexp.MustCompile(`^CVSS:3\.1/AV:[NALP]/AC:[LH]/PR:[NLH]/UI:[NR]/S:[UC]/C:[NLH]/I:[NLH]/A:[NLH]$`)
-	scorePattern  = regexp.MustCompile(`^(10\.0|[0-9]\.[0-9])$`)
+	vectorPattern = pattern.Lazy(`^CVSS:3\.1/AV:[NALP]/AC:[LH]/PR:[NLH]/UI:[NR]/S:[UC]/C:[NLH]/I:[NLH]/A:[NLH]$`)
+	scorePattern  = pattern.Lazy(`^(10\.0|[0-9]\.[0-9])$`)
 )
 
 // check says whether the words fit the manifest.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sealant-os/sealant/release"
@@ -14,7 +15,9 @@ import (
 //go:embed site
 var site embed.FS
 
-var templates = template.Must(template.ParseFS(site, "site/*.html"))
+// templates are parsed at their first use: most programs that link them show no
+// page.
+var templates = sync.OnceValue(func() *template.Template { return template.Must(template.ParseFS(site, "site/*.html")) })
 
 // row is what the list and the head of a page show of an improvement.
 type row struct {
@@ -139,7 +142,7 @@ func (b *Bulletin) published(id string) bool {
 
 func render(name string, page any) ([]byte, error) {
 	var out bytes.Buffer
-	err := templates.ExecuteTemplate(&out, name, page)
+	err := templates().ExecuteTemplate(&out, name, page)
 	return out.Bytes(), err
 }
 

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/pattern"
 )
 
 // ceremonySchema names the form of a ceremony's file.
@@ -273,7 +273,7 @@ func ParseCeremony(data []byte) (*Ceremony, error) {
 	return c, nil
 }
 
-var ceremonyName = regexp.MustCompile(`^(root|targets|recall|advice|rollout)-v[1-9][0-9]{0,17}$`)
+var ceremonyName = pattern.Lazy(`^(root|targets|recall|advice|rollout)-v[1-9][0-9]{0,17}$`)
 
 // CheckCeremonyName says whether a name can be a ceremony's.
 func CheckCeremonyName(name string) error {
