@@ -290,12 +290,28 @@ func parse(r io.ReaderAt, base int64, t tail, limit int64, index int) (*Element,
 	if err := e.readNames(r, table, le.Uint16(head[0x3e:])); err != nil {
 		return nil, err
 	}
+	if e.overlaps() {
+		return nil, nil
+	}
 	for i := range e.sections {
 		s := &e.sections[i]
 		e.Bases = append(e.Bases, e.At(s.off))
 		e.Names = append(e.Names, s.name)
 	}
 	return e, nil
+}
+
+// overlaps says whether the sections that would be looked into are larger
+// together than the file: then some share bytes, as no linker's do, and going
+// through them could take very long.
+func (e *Element) overlaps() bool {
+	sum := int64(0)
+	for i := range e.sections {
+		if s := &e.sections[i]; e.looked(s) {
+			sum += s.size
+		}
+	}
+	return sum > e.Size
 }
 
 // readAt reads from an offset of the file, across its pieces.
