@@ -2,6 +2,7 @@ package patch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha512"
 	"encoding/binary"
@@ -35,10 +36,10 @@ const decoders = 2
 func (h *Header) memory() int64 {
 	most := int64(0)
 	for _, s := range h.Segments {
-		most = max(most, s.memory(h.SourceSize))
+		most = max(most, s.memory(h.from()))
 	}
 	n := int64(min(decoders, len(h.Segments)))
-	return baseMemory + n*most + min(h.Runs, 1<<40)*64 + h.coded()/128
+	return baseMemory + n*most + min(h.Runs, 1<<40)*64 + h.coded()/128 + h.Fold.memory()
 }
 
 // memory is what decoding a segment takes, in bytes.
@@ -55,6 +56,8 @@ type applier struct {
 	header  *Header
 	options ApplyOptions
 	old     Source
+	from    Source // the old data, with plain texts behind it
+	folding *folding
 	dst     image.File
 	in      *summed
 	total   int64
@@ -100,7 +103,7 @@ func (a *applier) read(b []byte, off int64) error {
 	if err := a.options.Context.Err(); err != nil {
 		return err // programs may be gone through for long before anything is written
 	}
-	_, err := io.ReadFull(io.NewSectionReader(a.old, off, int64(len(b))), b)
+	_, err := io.ReadFull(io.NewSectionReader(a.from, off, int64(len(b))), b)
 	return err
 }
 
@@ -112,17 +115,18 @@ func (a *applier) run() error {
 	if err != nil {
 		return err
 	}
-	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.SourceSize, h.coded(), tables.Elements, a.account)
+	layout, err := delta.DecodeLayout(a.in, h.MapSize, h.Runs, h.from(), h.coded(), tables.Elements, a.account)
 	if err != nil {
 		return err
 	}
 	if err := a.dst.Truncate(0); err != nil {
 		return writeFailure(err)
 	}
+	a.folding = newFolding(h)
 	a.written = make([]int64, len(h.Segments))
 	start := int64(0)
 	for i, s := range h.Segments {
-		a.written[i] = start
+		a.written[i] = a.folding.File(start)
 		start += s.Size
 	}
 	wait, err := a.follow()
@@ -150,16 +154,22 @@ func (a *applier) run() error {
 	return nil
 }
 
-// prepare verifies the source, and meanwhile finds the ELF files in it.
+// prepare verifies the source, and meanwhile inflates members of it and finds
+// the ELF files in it.
 func (a *applier) prepare() (*delta.Tables, error) {
+	a.from = a.old
 	var elements []*elfref.Element
 	g := errgroup.Group{}
 	g.Go(a.checkSource)
-	if a.header.has(elfTransform) && a.old.Size() == a.header.SourceSize {
-		var err error
-		if elements, err = elfref.Find(a.old, a.header.SourceSize); err != nil {
-			_ = g.Wait()
-			return nil, &delta.SourceError{Err: err}
+	if a.old.Size() == a.header.SourceSize {
+		err := a.unfold()
+		if err == nil && a.header.has(elfTransform) {
+			if elements, err = elfref.Find(a.from, a.from.Size()); err != nil {
+				err = &delta.SourceError{Err: err}
+			}
+		}
+		if err != nil {
+			return nil, cmp.Or(g.Wait(), err) // members of another source are no members
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -231,7 +241,7 @@ func (a *applier) await(to int64) error {
 		at, end := int64(0), int64(0)
 		for i, s := range a.header.Segments {
 			end += s.Size
-			if at = a.written[i]; at < end {
+			if at = a.written[i]; at < a.folding.File(end) {
 				break
 			}
 		}
@@ -270,36 +280,30 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 		at = seg.End
 		g.Go(func() error {
 			defer func() { <-places }()
-			out := &sharer{applier: a, layout: layout}
+			out := &folder{sharer: &sharer{applier: a, layout: layout}, segment: i, at: seg.Start}
 			sink := delta.Sink{
 				Account: a.account,
 				Write: func(b []byte) error {
 					if err := ctx.Err(); err != nil {
 						return err
 					}
-					return a.write(i, out, b)
+					return out.write(b)
 				},
-				ReadAt: func(b []byte, off int64) error {
-					_, err := io.ReadFull(io.NewSectionReader(a.dst, off, int64(len(b))), b)
-					return err
-				},
+				ReadAt: out.readBack,
 			}
-			return delta.Decode(delta.NewSource(a.old, h.SourceSize), tables, literals, in, s.Coded, layout, seg, sink, h.learning())
+			return delta.Decode(delta.NewSource(a.from, a.from.Size()), tables, literals, in, s.Coded, layout, seg, sink, h.learning())
 		})
 	}
 	return g.Wait()
 }
 
-// write takes new data from segment i.
-func (a *applier) write(i int, out *sharer, b []byte) error {
-	if err := out.writeAt(b, a.written[i]); err != nil {
-		return err
-	}
+// wrote counts n more bytes of the result from segment i.
+func (a *applier) wrote(i int, n int64) error {
 	a.mu.Lock()
-	a.written[i] += int64(len(b))
+	a.written[i] += n
 	a.moved.Broadcast()
 	a.mu.Unlock()
-	return a.step(int64(len(b)))
+	return a.step(n)
 }
 
 // end verifies the checksum and that nothing follows.

@@ -85,7 +85,7 @@ func Apply(dst image.File, old Source, p io.Reader, o ApplyOptions) (Result, err
 	if err := admit(h, o); err != nil {
 		return Result{}, err
 	}
-	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize, account: o.account}
+	a := &applier{header: h, options: o, old: old, dst: dst, in: sum, total: h.SourceSize + h.ResultSize, account: h.Fold.account(o.account)}
 	a.moved.L = &a.mu
 	if o.Share != nil {
 		a.share.Store(&o.Share)

@@ -42,6 +42,7 @@ const (
 	walkTransform = 1 // runs, differences and literals
 	elfTransform  = 2 // references within ELF files
 	sealTransform = 3 // verity tree, trust cache and footer are recomputed
+	foldTransform = 4 // compressed members are taken apart, and compressed again
 )
 
 // transformNames are their names, and the versions this package knows.
@@ -52,6 +53,7 @@ var transformNames = map[uint64]struct {
 	walkTransform: {"walk", 3},
 	elfTransform:  {"elf", 3},
 	sealTransform: {"seal", 1},
+	foldTransform: {"fold", 1},
 }
 
 // newTransform is a transform in the version that this package knows.
@@ -103,14 +105,15 @@ type Header struct {
 	Memory     int64 // bytes that applying takes at most
 	Transforms []Transform
 	Seal       *Seal // nil: the result is coded to its last byte
+	Fold       *Fold // nil: no member is compressed again
 	Runs       int64 // stretches copied from the source
 	MapSize    int64 // bytes of the patch that describe them
 	Segments   []Segment
 	Size       int64 // bytes of the whole patch
 }
 
-// coded is the size of what the segments code.
-func (h *Header) coded() int64 {
+// data is the size of the result as far as it is coded.
+func (h *Header) data() int64 {
 	if h.Seal != nil {
 		return h.Seal.DataSize
 	}
@@ -150,6 +153,9 @@ func (h *Header) marshal() []byte {
 			b = append(b, h.Seal.Name...)
 			b = append(b, byte(h.Seal.Subtype))
 			b = append(b, h.Seal.Salt[:]...)
+		}
+		if t.ID == foldTransform {
+			b = h.Fold.marshal(b)
 		}
 	}
 	num(h.Runs)
@@ -301,6 +307,9 @@ func parseHeader(b []byte) (*Header, error) {
 			}
 			h.Seal = s
 		}
+		if t.ID == foldTransform {
+			h.Fold = parseFold(f)
+		}
 		h.Transforms = append(h.Transforms, t)
 	}
 	h.Runs = f.num(maxSize, "number of runs")
@@ -315,7 +324,7 @@ func parseHeader(b []byte) (*Header, error) {
 		if mode&^modes != 0 {
 			f.fail("mode of a segment is unknown")
 		}
-		if s.Primed && (h.SourceSize > delta.MaxPrimed || mode&packed != 0) {
+		if s.Primed && (h.from() > delta.MaxPrimed || mode&packed != 0) {
 			f.fail("the source is too large to know")
 		}
 		if mode&packed != 0 {
@@ -346,8 +355,10 @@ func parseHeader(b []byte) (*Header, error) {
 		return nil, damaged("%d bytes after the header's last field", len(f.b))
 	case len(h.Transforms) == 0 || h.Transforms[0].ID != walkTransform:
 		return nil, damaged("the walk is not among the transforms")
-	case h.coded() > h.ResultSize:
-		return nil, damaged("data of %d bytes is larger than the result of %d", h.coded(), h.ResultSize)
+	case h.data() > h.ResultSize:
+		return nil, damaged("data of %d bytes is larger than the result of %d", h.data(), h.ResultSize)
+	case h.Fold != nil && h.Fold.check(h) != nil:
+		return nil, damaged("%w", h.Fold.check(h))
 	case total != h.coded():
 		return nil, damaged("segments of %d bytes make no data of %d", total, h.coded())
 	case h.Runs > h.coded() || h.Runs > maxRuns(h.MapSize, h.coded()):

@@ -16,6 +16,7 @@ import (
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/image/patch/elfref"
+	"github.com/sealant-os/sealant/image/patch/fold"
 	"github.com/sealant-os/sealant/image/patch/match"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -103,6 +104,7 @@ type side struct {
 	digest image.Digest
 	seal   *Seal
 	file   *match.File
+	found  []fold.Found
 }
 
 // coded is the file as far as segments code it.
@@ -148,6 +150,7 @@ func analyse(old, data Source, o MakeOptions) (*task, error) {
 				s.file = match.Plain(s.data)
 			} else {
 				s.file, err = match.Read(s.data)
+				s.find()
 			}
 			return err
 		})
@@ -160,7 +163,6 @@ func analyse(old, data Source, o MakeOptions) (*task, error) {
 
 // make makes the patch from one side to the other, which is a share of all.
 func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
-	step := func(percent int64) error { return t.step(percent * share * (100 - analysis) / 100) }
 	h := &Header{
 		Source: from.digest, SourceSize: int64(len(from.data)),
 		Result: to.digest, ResultSize: int64(len(to.data)),
@@ -174,10 +176,48 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	if len(was.Elements) > 0 && len(is.Elements) > 0 {
-		h.Transforms = append(h.Transforms, newTransform(elfTransform))
-		slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
-	} else {
+	folded, foldedWas, foldedIs, err := h.fold(from, to, is)
+	if err != nil {
+		return Stats{}, err
+	}
+	if folded != nil {
+		share /= 2
+	}
+	best, err := t.draft(was, is, share)
+	if err != nil {
+		return Stats{}, err
+	}
+	if folded != nil {
+		other, err := t.draft(foldedWas, foldedIs, share)
+		if err != nil {
+			return Stats{}, err
+		}
+		if other.size+len(folded.marshal(nil)) < best.size {
+			best, h.Fold = other, folded
+			h.Transforms = append(h.Transforms, Transform{ID: foldTransform, Version: 1})
+		}
+	}
+	if best.elf {
+		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 4})
+	}
+	slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
+	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
+	h.Memory = h.memory() + best.memory
+	s := Stats{Runs: len(best.layout.Runs), MapBytes: h.MapSize, Literal: h.coded()}
+	for _, r := range best.layout.Runs {
+		s.Copied += r.Len
+	}
+	s.Literal -= s.Copied
+	s.Costs = costsOf(best.costs)
+	s.Size, err = write(dst, h, best.parts)
+	return s, err
+}
+
+// draft finds the shortest way to code data, which is a share of all work.
+func (t *task) draft(was, is *match.File, share int64) (*draft, error) {
+	step := func(percent int64) error { return t.step(percent * share * (100 - analysis) / 100) }
+	elf := len(was.Elements) > 0 && len(is.Elements) > 0
+	if !elf {
 		was, is = match.Plain(was.Data), match.Plain(is.Data)
 	}
 	var layouts []*delta.Layout
@@ -187,7 +227,7 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 		layouts = match.Plan(was, is)
 	}
 	if err := step(60); err != nil {
-		return Stats{}, err
+		return nil, err
 	}
 	for _, l := range layouts {
 		l.Runs = match.Repeats(is.Data, l.Runs, nil, leastRepeat)
@@ -199,33 +239,22 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 		group.Go(func() (err error) { drafts[i], err = encode(was, is, l); return err })
 	}
 	if err := group.Wait(); err != nil {
-		return Stats{}, err
+		return nil, err
 	}
 	if err := step(25); err != nil {
-		return Stats{}, err
+		return nil, err
 	}
-	best := slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) })
-	if best, err = improve(was, is, best); err != nil {
-		return Stats{}, err
+	best, err := improve(was, is, slices.MinFunc(drafts, func(a, b *draft) int { return cmp.Compare(a.size, b.size) }))
+	if err != nil {
+		return nil, err
 	}
-	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
-	h.Memory = h.memory() + best.memory
-	s := Stats{Runs: len(best.layout.Runs), MapBytes: h.MapSize, Literal: h.coded()}
-	for _, r := range best.layout.Runs {
-		s.Copied += r.Len
-	}
-	s.Literal -= s.Copied
-	out := best.parts
-	s.Costs = costsOf(best.costs)
-	if err := step(15); err != nil {
-		return Stats{}, err
-	}
-	s.Size, err = write(dst, h, out)
-	return s, err
+	best.elf = elf
+	return best, step(15)
 }
 
 // draft is one way to code a patch.
 type draft struct {
+	elf      bool // references are predicted
 	layout   *delta.Layout
 	parts    [][]byte
 	segments []Segment

@@ -406,6 +406,7 @@ func rUnpack(in []byte, n int) []byte {
 type rHeader struct {
 	source, result, runs, mapSize int64
 	data                          int64
+	from, to                      []rMember
 	segments                      []rSegment
 	rest                          []byte // of the patch, after the header
 }
@@ -431,9 +432,25 @@ func rReadHeader(p []byte) (h rHeader) {
 	num() // memory
 	h.data = h.result
 	for range num() {
-		if id := num(); num() > 0 && id == 3 {
+		id := num()
+		num() // version
+		switch id {
+		case 3:
 			h.data = num()
 			b = b[1+int(b[0])+1+32:]
+		case 4:
+			at := int64(0)
+			for range num() {
+				at += num()
+				h.from = append(h.from, rMember{at: at, plain: num()})
+				at++
+			}
+			at = 0
+			for range num() {
+				m := rMember{at: at + num(), folded: num(), plain: num(), recipe: b[0]}
+				b, at = b[1:], m.at+m.folded
+				h.to = append(h.to, m)
+			}
 		}
 	}
 	h.runs, h.mapSize = num(), num()

@@ -37,7 +37,9 @@ type reference struct {
 }
 
 func referenceDecode(old, p []byte) []byte {
-	d := &reference{h: rReadHeader(p), old: old, fixes: map[int64]int64{}}
+	h := rReadHeader(p)
+	old = rUnfold(old, h.from)
+	d := &reference{h: h, old: old, fixes: map[int64]int64{}}
 	var err error
 	if d.olds, err = elfref.Find(sectionOf(old), int64(len(old))); err != nil {
 		panic(err)
@@ -64,7 +66,7 @@ func referenceDecode(old, p []byte) []byte {
 		w.walk()
 		rest = rest[s.packed+s.body:]
 	}
-	return d.out
+	return rFold(d.out, h.to)
 }
 
 // readMap reads runs, elements and fixes.

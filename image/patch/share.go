@@ -20,6 +20,7 @@ const (
 type sharer struct {
 	*applier
 	layout *delta.Layout
+	shift  int64 // from the result to what is coded
 	buf    []byte
 }
 
@@ -71,6 +72,7 @@ func (s *sharer) writeOnly(b []byte, at int64) error {
 // many bytes, at most limit, whole blocks and at the same alignment; n is what
 // to go on by where that is nowhere, and then less than leastShare.
 func (s *sharer) origin(at, limit int64) (from, n int64) {
+	at += s.shift
 	runs := s.layout.Runs
 	i := sort.Search(len(runs), func(i int) bool { return runs[i].New > at }) - 1
 	if i < 0 {
@@ -80,11 +82,12 @@ func (s *sharer) origin(at, limit int64) (from, n int64) {
 	if r.Self {
 		return 0, 0
 	}
-	n = min(r.New+r.Len-at, limit) &^ (shareBlock - 1)
-	if (r.Old-r.New)%shareBlock != 0 {
+	from = at - r.New + r.Old
+	n = min(r.New+r.Len-at, limit, s.header.SourceSize-from) &^ (shareBlock - 1)
+	if (from-(at-s.shift))%shareBlock != 0 {
 		return 0, 0
 	}
-	return at - r.New + r.Old, max(n, 0)
+	return from, max(n, 0)
 }
 
 // same is how many whole blocks of b, in bytes, the source has from an offset

@@ -48,7 +48,7 @@ func (r Recipe) String() string { return fmt.Sprintf("%v -%d", r.Program, r.Leve
 // Errors of Deflate.
 var (
 	ErrSteps = errors.New("compressing takes more steps than it may")
-	ErrSize  = errors.New("the compressed data has another size")
+	ErrSize  = errors.New("the compressed data is too long")
 	errOther = errors.New("the compressed data is another")
 )
 
@@ -62,18 +62,13 @@ const Slack = 320
 // MaxPlain is how much plain data may be, in bytes: places are kept in 32 bits.
 const MaxPlain = 1<<31 - 1 - Slack
 
-// Deflate compresses plain data into a stream of exactly size bytes. It looks at
-// no more candidates for repetitions than *steps, and takes off what it looked
-// at.
-func Deflate(plain []byte, r Recipe, size int64, steps *int64) ([]byte, error) {
-	w := &writer{most: size, out: make([]byte, 0, size)}
-	if err := deflate(plain, r, w, steps); err != nil {
-		return nil, err
-	}
-	if int64(len(w.out)) != size {
-		return nil, ErrSize
-	}
-	return w.out, nil
+// Deflate compresses plain data into a stream of at most so many bytes, for which
+// it makes room. It looks at no more candidates for repetitions than *steps, and
+// takes off what it looked at.
+func Deflate(plain []byte, r Recipe, most int64, steps *int64) ([]byte, error) {
+	w := &writer{most: most, out: make([]byte, 0, most)}
+	err := deflate(plain, r, w, steps)
+	return w.out, err
 }
 
 // Recognise finds the recipe by which plain data becomes exactly this stream, and

@@ -208,7 +208,7 @@ func TestSteps(t *testing.T) {
 func TestSize(t *testing.T) {
 	plain := inputs()["noise 5000"]
 	n := int64(len(ours(t, plain, Recipe{Zlib8, 6})))
-	for _, size := range []int64{0, 1, n - 1, n + 1} {
+	for _, size := range []int64{0, 1, n - 1} {
 		steps := int64(1 << 30)
 		if out, err := Deflate(plain, Recipe{Zlib8, 6}, size, &steps); err != ErrSize {
 			t.Errorf("%d instead of %d: %v, %d bytes", size, n, err, len(out))

@@ -179,3 +179,13 @@ func At(extents []Extent, off int64) *Extent {
 	}
 	return nil
 }
+
+// Moved is the element where its pieces stand elsewhere, with another index, in
+// the first size bytes of r; nil if it can't be looked into there.
+func (e *Element) Moved(r io.ReaderAt, base, tailAt, size int64, index int) (*Element, error) {
+	var t tail
+	if e.Tail != 0 {
+		t = tail{tailAt, e.Size}
+	}
+	return parse(r, base, t, size, index)
+}

@@ -25,9 +25,14 @@ func Read(data []byte) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Known(data, elements), nil
+}
+
+// Known is data of which it is known where the ELF files are.
+func Known(data []byte, elements []*elfref.Element) *File {
 	f := &File{Data: data, Elements: elements, Tables: delta.MemoryTables(elements, data)}
 	f.label()
-	return f, nil
+	return f
 }
 
 // Plain is a file of which nothing is known but its bytes.

@@ -1,0 +1,244 @@
+package patch
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/flate"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/sealant-os/sealant/image/patch/deflate"
+	"github.com/sealant-os/sealant/image/patch/fold"
+)
+
+// deflated is a stream as a program makes it.
+func deflated(t testing.TB, plain []byte, r deflate.Recipe) []byte {
+	t.Helper()
+	steps := int64(1 << 40)
+	out, err := deflate.Deflate(bytes.Clone(plain), r, int64(len(plain))+1000, &steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// gz is a gzip file as GNU gzip makes it.
+func gz(t testing.TB, plain []byte, level int) []byte {
+	b := append([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 3}, deflated(t, plain, deflate.Recipe{Level: level})...)
+	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(plain))
+	return binary.LittleEndian.AppendUint32(b, uint32(len(plain)))
+}
+
+// prose is text of so many lines, of which one in every is another.
+func prose(lines, every, version int) []byte {
+	r := rand.New(rand.NewPCG(1, 1))
+	var b []byte
+	for i := range lines {
+		b = fmt.Appendf(b, "line %d says %x\n", i, r.Uint64()>>(i%40))
+		if i%every == every/2 {
+			b = fmt.Appendf(b, "and that is so in version %x\n", bytes.Repeat([]byte{byte(version), byte(i)}, version))
+		}
+	}
+	return b
+}
+
+// jar is a zip archive whose members zlib has compressed.
+func jar(t testing.TB, members, version int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := zip.NewWriter(&out)
+	for i := range members {
+		plain := prose(60+i, 50, 0)
+		if i%3 == 0 {
+			plain = prose(60+i, 50, version)
+		}
+		stream := deflated(t, plain, deflate.Recipe{Program: deflate.Zlib8, Level: 6})
+		f, err := w.CreateRaw(&zip.FileHeader{
+			Name: fmt.Sprintf("member-%d.txt", i), Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(plain),
+			CompressedSize64: uint64(len(stream)), UncompressedSize64: uint64(len(plain)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// folds are pairs with compressed members.
+func folds(t testing.TB) map[string][2][]byte {
+	around := func(b []byte) []byte { return slices.Concat(noise(1, 5000), b, noise(2, 3000)) }
+	zlib := func(version int) []byte {
+		plain := prose(400, 90, version)
+		c := deflated(t, plain, deflate.Recipe{Program: deflate.Zlib8, Level: 9})
+		c = append([]byte{0x78, 0xda}, c...)
+		return append(c, binary.BigEndian.AppendUint32(nil, adler(plain))...)
+	}
+	program := func(fill int) []byte { return append(smallELF(62, fill), prose(100, 9, 1)...) }
+	both := func(make func(version int) []byte) [2][]byte { return [2][]byte{make(1), make(2)} }
+	return map[string][2][]byte{
+		"gzip":       both(func(v int) []byte { return gz(t, prose(900, 200, v), 9) }),
+		"inside":     both(func(v int) []byte { return around(gz(t, prose(900, 200, v), 6)) }),
+		"two":        both(func(v int) []byte { return slices.Concat(gz(t, prose(500, 200, v), 9), gz(t, prose(400, 90, v+5), 1)) }),
+		"one is new": {around(gz(t, prose(300, 90, 1), 9)), slices.Concat(gz(t, prose(300, 90, 2), 9), around(gz(t, bytes.ToUpper(prose(300, 90, 3)), 9)))},
+		"gone":       {slices.Concat(gz(t, prose(300, 90, 1), 9), gz(t, prose(500, 200, 1), 9)), gz(t, prose(500, 200, 2), 9)},
+		"zlib":       both(func(v int) []byte { return around(zlib(v)) }),
+		"jar":        both(func(v int) []byte { return around(jar(t, 20, v)) }),
+		"program":    {around(gz(t, program(0), 9)), around(gz(t, program(3), 9))},
+		"behind":     {slices.Concat(gz(t, prose(300, 90, 1), 9), make([]byte, 1000), smallELF(62, 0)), slices.Concat(gz(t, prose(300, 90, 2), 9), make([]byte, 100), smallELF(62, 3))},
+	}
+}
+
+func adler(b []byte) uint32 {
+	x, y := uint32(1), uint32(0)
+	for _, c := range b {
+		x = (x + uint32(c)) % 65521
+		y = (y + x) % 65521
+	}
+	return y<<16 | x
+}
+
+func TestFold(t *testing.T) {
+	for name, pair := range folds(t) {
+		t.Run(name, func(t *testing.T) {
+			for i := range 2 {
+				old, data := pair[i], pair[1-i]
+				p := make1(t, old, data)
+				h, err := Inspect(bytes.NewReader(p))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if h.Fold == nil || len(h.Fold.From) == 0 || len(h.Fold.To) == 0 {
+					t.Errorf("no member is taken apart; %d bytes", len(p))
+				}
+				if again := make1(t, old, data); !bytes.Equal(p, again) {
+					t.Error("a second run made another patch")
+				}
+				got, err := apply1(old, p)
+				if err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("%v, or the result differs", err)
+				}
+				if !bytes.Equal(referenceDecode(old, p), data) {
+					t.Error("the reference decoder gives another result")
+				}
+			}
+		})
+	}
+}
+
+// TestFoldGain: it must be worth it.
+func TestFoldGain(t *testing.T) {
+	pair := [2][]byte{gz(t, prose(9000, 800, 1), 9), gz(t, prose(9000, 800, 2), 9)}
+	if p := make1(t, pair[0], pair[1]); len(p) > 400 {
+		t.Errorf("the patch has %d bytes", len(p))
+	}
+}
+
+// TestFoldNot: members that nobody can make again, or that did not change, are
+// left alone.
+func TestFoldNot(t *testing.T) {
+	other := func(version int) []byte {
+		var b bytes.Buffer
+		b.Write([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 3})
+		w, _ := flate.NewWriter(&b, 9)
+		plain := prose(900, 200, version)
+		_, _ = w.Write(plain)
+		_ = w.Close()
+		return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b.Bytes(), crc32.ChecksumIEEE(plain)), uint32(len(plain)))
+	}
+	same := gz(t, prose(900, 200, 1), 9)
+	for name, pair := range map[string][2][]byte{
+		"another program": {other(1), other(2)},
+		"unchanged":       {slices.Concat(same, prose(10, 5, 1)), slices.Concat(prose(10, 5, 2), same)},
+		"only in one":     {prose(900, 200, 1), same},
+	} {
+		p := make1(t, pair[0], pair[1])
+		if h, err := Inspect(bytes.NewReader(p)); err != nil || h.Fold != nil {
+			t.Errorf("%s: %v, %v", name, h.Fold, err)
+		}
+		if got, err := apply1(pair[0], p); err != nil || !bytes.Equal(got, pair[1]) {
+			t.Errorf("%s: %v, or the result differs", name, err)
+		}
+	}
+}
+
+// TestFoldMutations flips every byte, cuts everywhere: all of it is refused.
+func TestFoldMutations(t *testing.T) {
+	pair := [2][]byte{gz(t, prose(200, 90, 1), 9), gz(t, prose(200, 90, 2), 9)}
+	p := make1(t, pair[0], pair[1])
+	for i := range p {
+		bad := bytes.Clone(p)
+		bad[i] ^= 1 << (i % 8)
+		for what, b := range map[string][]byte{"a flipped bit": bad, "a cut": p[:i]} {
+			if _, err := apply1(pair[0], b); err == nil {
+				t.Fatalf("%s at %d was accepted", what, i)
+			}
+		}
+	}
+}
+
+func TestFoldCancel(t *testing.T) {
+	pair := folds(t)["jar"]
+	p := make1(t, pair[0], pair[1])
+	ctx, cancel := context.WithCancel(t.Context())
+	o := ApplyOptions{Context: ctx, Progress: func(done, total int64) {
+		if done > int64(len(pair[0])) {
+			cancel()
+		}
+	}}
+	if _, err := Apply(&memory{}, bytes.NewReader(pair[0]), bytes.NewReader(p), o); err == nil || ctx.Err() == nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFoldProgress: it counts bytes of the files, and ends at their end.
+func TestFoldProgress(t *testing.T) {
+	pair := folds(t)["inside"]
+	var last, all int64
+	o := ApplyOptions{Progress: func(done, total int64) {
+		if done < last || done > total {
+			t.Errorf("%d after %d of %d", done, last, total)
+		}
+		last, all = done, total
+	}}
+	if _, err := Apply(&memory{}, bytes.NewReader(pair[0]), bytes.NewReader(make1(t, pair[0], pair[1])), o); err != nil || last != all {
+		t.Errorf("%v: %d of %d", err, last, all)
+	}
+}
+
+// FuzzFold gives header parsing members of any kind.
+func FuzzFold(f *testing.F) {
+	x := &Fold{From: []fold.Member{{At: 10, Plain: 500}}, To: []fold.Member{{At: 5, Folded: 60, Plain: 700, Recipe: 0x49}, {At: 65, Folded: 9, Plain: 70, Recipe: 0x16}}}
+	f.Add(x.marshal(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in := &fields{b: b}
+		x := parseFold(in)
+		if in.err != nil {
+			return
+		}
+		if got := x.marshal(nil); !bytes.Equal(got, b[:len(b)-len(in.b)]) {
+			t.Errorf("% x is written as % x", b, got)
+		}
+		h := &Header{SourceSize: 1 << 20, ResultSize: 1 << 20, Fold: x, Segments: []Segment{{Size: 1 << 20}}}
+		if x.check(h) == nil && (h.from() < h.SourceSize || x.memory() < 0) {
+			t.Errorf("%+v", x)
+		}
+		end := int64(0)
+		for i, m := range x.To {
+			if m.At < end || m.Folded == 0 || m.Plain == 0 {
+				t.Errorf("member %d: %+v", i, m)
+			}
+			end = m.At + m.Folded
+		}
+	})
+}
