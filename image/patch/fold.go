@@ -128,7 +128,7 @@ func (x *Fold) memory() int64 {
 
 // steps is how many steps deflaters may take in all: no member that is worth it
 // comes near.
-func (h *Header) steps() int64 { return 1<<27 + 8*(h.SourceSize+h.ResultSize) }
+func (h *Header) steps() int64 { return 1<<26 + h.SourceSize + h.ResultSize }
 
 // unfold inflates the source's members.
 func (a *applier) unfold() error {

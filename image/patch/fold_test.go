@@ -12,7 +12,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/deflate"
+	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/image/patch/fold"
 )
 
@@ -240,5 +242,92 @@ func FuzzFold(f *testing.F) {
 			}
 			end = m.At + m.Folded
 		}
+	})
+}
+
+// bombsOfMembers are hostile patches with members; old gets what they need.
+func bombsOfMembers(t *testing.T, old []byte, add func(name string, change func(b *bomb)), bare func(b *bomb, parts ...[]byte)) {
+	zeros := deflated(t, make([]byte, 60<<20), deflate.Recipe{Program: deflate.Zlib8, Level: 9}) // 1000 : 1
+	copy(old[1000:], zeros)
+	// with makes the patch one of members, over a result of so many literals of 0.
+	with := func(b *bomb, x *Fold, size int64) {
+		n := size/32 + 8
+		b.header.Transforms = []Transform{{ID: walkTransform, Version: 2}, {ID: foldTransform, Version: 1}}
+		b.header.Fold, b.header.ResultSize = x, size
+		b.header.Segments = []Segment{{Size: max(fold.NewData(x.To).Size(size), 1), Coded: n, Bits: 12}}
+		bare(b, make([]byte, n))
+		b.header.Memory = 250 << 20
+	}
+	member := func(at, folded, plain int64) fold.Member {
+		return fold.Member{At: at, Folded: folded, Plain: plain, Recipe: 9}
+	}
+	add("member: a bomb of the source", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 1000, Plain: 60 << 20}}}, 4<<10)
+	})
+	add("member: many bombs of the source", func(b *bomb) {
+		x := &Fold{}
+		for i := range int64(maxMembers) {
+			x.From = append(x.From, fold.Member{At: 1000 + i, Plain: 10 << 10})
+		}
+		with(b, x, 4<<10)
+	})
+	add("member: larger than declared", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 1000, Plain: 1 << 20}}}, 4<<10)
+	})
+	add("member: smaller than declared", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 1000, Plain: 100 << 20}}}, 4<<10)
+	})
+	add("member: huge", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 1000, Plain: deflate.MaxPlain}}}, 4<<10)
+	})
+	add("member: none in the source", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 900_000, Plain: 1 << 20}}}, 4<<10)
+	})
+	add("member: outside the source", func(b *bomb) {
+		with(b, &Fold{From: []fold.Member{{At: 1 << 40, Plain: 1 << 20}}}, 4<<10)
+	})
+	add("member: outside the result", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(4000, 1000, 2000)}}, 4<<10)
+	})
+	add("member: empty", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(10, 10, 0)}}, 4<<10)
+	})
+	add("member: unknown recipe", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{{At: 10, Folded: 10, Plain: 10, Recipe: 0x3f}}}, 4<<10)
+	})
+	add("member: across segments", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(10, 10, 1000)}}, 4<<10)
+		s := b.header.Segments[0]
+		a, c := s, s
+		a.Size, c.Size = 500, s.Size-500
+		b.header.Segments = []Segment{a, c}
+	})
+	add("member: of another size", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(10, 1000, 20_000)}}, 64<<10)
+	})
+	add("member: too long", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(10, 5, 50_000)}}, 64<<10)
+	})
+	add("member: zeros without end", func(b *bomb) {
+		with(b, &Fold{To: []fold.Member{member(10, 60_000, 60<<20)}}, 2<<20)
+	})
+	add("member: many plain texts", func(b *bomb) {
+		x := &Fold{}
+		for i := range int64(4000) {
+			x.To = append(x.To, member(i*10, 9, 1<<20))
+		}
+		with(b, x, 64<<10)
+	})
+	add("member: a chain for each byte", func(b *bomb) {
+		r := rand.New(rand.NewPCG(1, 1))
+		plain := make([]byte, 1<<19) // in the source as it is
+		for i := range plain {
+			plain[i] = byte(r.IntN(2))
+		}
+		at := int64(len(old)) - int64(len(plain))
+		copy(old[at:], plain)
+		with(b, &Fold{To: []fold.Member{member(10, 1<<20, int64(len(plain)))}}, 2<<20)
+		layout := delta.EncodeLayout(&delta.Layout{Runs: []align.Run{{New: 10, Old: at, Len: int64(len(plain))}}}, nil)
+		b.header.Runs, b.header.MapSize, b.parts[0] = 1, int64(len(layout)), layout
 	})
 }

@@ -128,6 +128,7 @@ func TestHostile(t *testing.T) {
 			})
 		}
 	}
+	bombsOfMembers(t, old, make2, bare)
 	source := filepath.Join(dir, "old")
 	if err := os.WriteFile(source, old, 0o644); err != nil {
 		t.Fatal(err)

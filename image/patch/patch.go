@@ -19,7 +19,7 @@
 //	segments  what differs there, and what is new
 //	CRC-32C   of everything before
 //
-// The rooms below: align (runs and their projection), delta (the walk that both
-// sides share), entropy (models and coder), and for the publisher alone match
-// and suffix.
+// The rooms below: align (runs and their projection), fold and deflate
+// (compressed members), delta (the walk that both sides share), entropy (models
+// and coder), and for the publisher alone match and suffix.
 package patch

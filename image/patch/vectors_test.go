@@ -79,6 +79,10 @@ func writeVectors(t *testing.T) {
 	ok("twice", "new noise, and the same again", text, twice)
 	ok("elf-x86-64", "a program whose code has moved by 12 bytes", smallELF(62, 0), smallELF(62, 3))
 	ok("elf-aarch64", "a program whose code has moved by 12 bytes", smallELF(183, 0), smallELF(183, 3))
+	for name, pair := range map[string]string{"gzip": "inside", "zlib": "zlib", "zip": "jar", "elf": "program"} {
+		p := folds(t)[pair]
+		ok("fold-"+name, "compressed members that changed: "+name, p[0], p[1])
+	}
 	for name, shape := range map[string]delta.Shape{
 		"light": {Bits: 13, Light: true}, "primed": {Bits: 14, Primed: true}, "packed": {Bits: 12, Packed: true, Window: 12}, "watch": {Bits: 12, Watch: 2},
 	} {
