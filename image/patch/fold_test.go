@@ -252,7 +252,7 @@ func bombsOfMembers(t *testing.T, old []byte, add func(name string, change func(
 	// with makes the patch one of members, over a result of so many literals of 0.
 	with := func(b *bomb, x *Fold, size int64) {
 		n := size/32 + 8
-		b.header.Transforms = []Transform{{ID: walkTransform, Version: 2}, {ID: foldTransform, Version: 1}}
+		b.header.Transforms = []Transform{newTransform(walkTransform), newTransform(foldTransform)}
 		b.header.Fold, b.header.ResultSize = x, size
 		b.header.Segments = []Segment{{Size: max(fold.NewData(x.To).Size(size), 1), Coded: n, Bits: 12}}
 		bare(b, make([]byte, n))

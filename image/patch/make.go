@@ -194,11 +194,11 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 		}
 		if other.size+len(folded.marshal(nil)) < best.size {
 			best, h.Fold = other, folded
-			h.Transforms = append(h.Transforms, Transform{ID: foldTransform, Version: 1})
+			h.Transforms = append(h.Transforms, newTransform(foldTransform))
 		}
 	}
 	if best.elf {
-		h.Transforms = append(h.Transforms, Transform{ID: elfTransform, Version: 4})
+		h.Transforms = append(h.Transforms, newTransform(elfTransform))
 	}
 	slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
