@@ -3,6 +3,7 @@ package patch
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -219,14 +221,28 @@ func TestBomb(t *testing.T) {
 	}
 }
 
+// FuzzApply applies damaged patches, with every checksum and the source's digest
+// put right, or the fuzzer would not get far. The sources are noise and
+// programs; the models are small, so that many patches are tried.
 func FuzzApply(f *testing.F) {
 	old := noise(1, 3000)
-	f.Add(make1(f, old, variant(5, old)))
-	f.Add(make1(f, old, old))
-	f.Add(make1(f, old, nil))
-	f.Fuzz(func(t *testing.T, p []byte) {
-		// With its checksums put right, or the fuzzer would not get far.
+	sources := [][]byte{old, smallELF(62, 0), smallELF(183, 0), append(smallELF(62, 0), smallELF(183, 3)...)}
+	results := [][]byte{variant(5, old), smallELF(62, 5), smallELF(183, 5), append(smallELF(62, 2), variant(3, smallELF(183, 0))...)}
+	for i, old := range sources {
+		for j, data := range [][]byte{results[i], old, nil} {
+			if j == 2 {
+				f.Add(uint8(i), make1(f, old, data))
+				continue
+			}
+			for _, shape := range []delta.Shape{{Bits: 12}, {Bits: 12, Light: true, Watch: 2}, {Bits: 12, Primed: true}, {Bits: 13, Packed: true, Window: 12}} {
+				f.Add(uint8(i), shaped(f, old, data, shape))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, source uint8, p []byte) {
+		old := sources[int(source)%len(sources)]
 		if h, n, err := readHeader(bytes.NewReader(p)); err == nil && h.Size <= int64(len(p)) {
+			h.Source, h.SourceSize = sha512.Sum384(old), int64(len(old))
 			var b bytes.Buffer
 			if _, err := write(&b, h, [][]byte{p[n : h.Size-4]}); err != nil {
 				t.Fatal(err)
@@ -234,7 +250,7 @@ func FuzzApply(f *testing.F) {
 			p = b.Bytes()
 		}
 		out := &memory{}
-		if _, err := Apply(out, bytes.NewReader(old), bytes.NewReader(p), ApplyOptions{MaxResult: 1 << 16, MaxMemory: 32 << 20}); err == nil {
+		if _, err := Apply(out, bytes.NewReader(old), bytes.NewReader(p), ApplyOptions{MaxResult: 1 << 16, MaxMemory: 64 << 20}); err == nil {
 			if _, err := Inspect(bytes.NewReader(p)); err != nil {
 				t.Fatal("accepted a patch that cannot be inspected")
 			}
