@@ -58,6 +58,7 @@ sealpub diff shows what changed there.
 					Memory     int64             `json:"memory"`
 					Transforms []patch.Transform `json:"transforms"`
 					Seal       *patch.Seal       `json:"seal,omitempty"`
+					Fold       *patch.Fold       `json:"fold,omitempty"` // compressed members that are taken apart
 					Runs       int64             `json:"runs"`
 					MapSize    int64             `json:"map_size"`
 					Segments   []patch.Segment   `json:"segments"`
@@ -66,7 +67,7 @@ sealpub diff shows what changed there.
 					fileDigest{h.Source, h.SourceSize},
 					fileDigest{h.Result, h.ResultSize},
 					h.Size, h.Memory,
-					h.Transforms, h.Seal, h.Runs, h.MapSize, h.Segments, files,
+					h.Transforms, h.Seal, h.Fold, h.Runs, h.MapSize, h.Segments, files,
 				})
 			}
 			s.Printf("patch     %d bytes (%s of the result)\n", h.Size, share(h.Size, h.ResultSize))
@@ -78,6 +79,9 @@ sealpub diff shows what changed there.
 			s.Printf("memory    %d MiB to apply\n", (h.Memory+1<<20-1)>>20)
 			for _, t := range h.Transforms {
 				s.Printf("needs     %s version %d\n", t.Name, t.Version)
+			}
+			if h.Fold != nil {
+				s.Printf("members   %d compressed ones of the source and %d of the result are patched as plain text\n", len(h.Fold.From), len(h.Fold.To))
 			}
 			s.Printf("map       %d runs in %d bytes\n", h.Runs, h.MapSize)
 			for i, g := range h.Segments {

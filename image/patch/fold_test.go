@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"crypto/sha512"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -16,6 +17,7 @@ import (
 	"github.com/sealant-os/sealant/image/patch/deflate"
 	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/image/patch/fold"
+	"github.com/sealant-os/sealant/image/patch/match"
 )
 
 // deflated is a stream as a program makes it.
@@ -330,4 +332,108 @@ func bombsOfMembers(t *testing.T, old []byte, add func(name string, change func(
 		layout := delta.EncodeLayout(&delta.Layout{Runs: []align.Run{{New: 10, Old: at, Len: int64(len(plain))}}}, nil)
 		b.header.Runs, b.header.MapSize, b.parts[0] = 1, int64(len(layout)), layout
 	})
+}
+
+// TestFoldSegments: a patch in several segments, as another encoder may make it,
+// with members in both, of which the second one reads back what is before it.
+func TestFoldSegments(t *testing.T) {
+	plain := [2][]byte{prose(300, 90, 1), prose(200, 70, 2)}
+	filler := noise(5, 300)
+	data := slices.Concat(filler, gz(t, plain[0], 9), filler, gz(t, plain[1], 6), filler)
+	var to []fold.Member
+	for _, f := range fold.Find(data, 1<<20, func(int64) int64 { return 0 }) {
+		m := f.Member
+		m.Recipe = 0x40 | byte([]int{9, 6}[len(to)])
+		to = append(to, m)
+	}
+	x := &Fold{To: to}
+	whole, err := fold.NewData(to).Unfolded(data, func(m fold.Member) ([]byte, error) { return fold.Plain(data, m) })
+	if err != nil || len(to) != 2 {
+		t.Fatalf("%v, %d members", err, len(to))
+	}
+	file := match.Plain(whole)
+	split := fold.NewData(to).Start(1) // a segment may begin with a member
+	end := int64(len(whole))
+	// The plain text before it comes again at the end of the first segment, too.
+	l := &delta.Layout{Runs: match.Repeats(whole, nil, nil, 100)}
+	l.Runs = slices.DeleteFunc(l.Runs, func(r align.Run) bool {
+		return r.New < split && r.New+r.Len > split || r.New >= split && r.Old < split
+	})
+	h := &Header{Source: sha512.Sum384(nil), Result: sha512.Sum384(data), ResultSize: int64(len(data)), Fold: x,
+		Transforms: []Transform{newTransform(walkTransform), newTransform(foldTransform)}}
+	parts := [][]byte{delta.EncodeLayout(l, nil)}
+	for _, s := range []delta.Segment{{End: split, Shape: delta.Shape{Bits: 12}}, {Start: split, End: end, Shape: delta.Shape{Bits: 12}}} {
+		coded, _, err := delta.Encode(delta.MemorySource(nil), match.Plain(nil).Tables, file.Data, l, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, coded.Body)
+		h.Segments = append(h.Segments, Segment{Size: s.End - s.Start, Coded: int64(len(coded.Body)), Bits: 12})
+	}
+	h.Runs, h.MapSize = int64(len(l.Runs)), int64(len(parts[0]))
+	h.Memory = h.memory() + 1<<20
+	var p bytes.Buffer
+	if _, err := write(&p, h, parts); err != nil {
+		t.Fatal(err)
+	}
+	got, err := apply1(nil, p.Bytes())
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%v, or the result differs", err)
+	}
+	if !bytes.Equal(referenceDecode(nil, p.Bytes()), data) {
+		t.Error("the reference decoder gives another result")
+	}
+}
+
+// TestFoldReadBack: a self run over more than a decoder keeps in view stems from
+// a plain text that was compressed long ago.
+func TestFoldReadBack(t *testing.T) {
+	old := gz(t, prose(9000, 800, 1), 9)
+	plain := prose(9000, 800, 2)
+	plain = append(plain, noise(1, 400_000)...)
+	plain = append(plain, plain[200_000:500_000]...)
+	data := slices.Concat(gz(t, plain, 9), noise(2, 300_000), plain[100_000:300_000])
+	p := make1(t, old, data)
+	h, err := Inspect(bytes.NewReader(p))
+	if err != nil || h.Fold == nil {
+		t.Fatalf("%v, %v", err, h.Fold)
+	}
+	if got, err := apply1(old, p); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%v, or the result differs", err)
+	}
+}
+
+// TestFoldShare: what lies around members is shared with the source all the same.
+func TestFoldShare(t *testing.T) {
+	around, more := noise(1, 256<<10), noise(2, 128<<10)
+	file := func(version int) []byte {
+		m := gz(t, prose(900, 200, version), 9)
+		return slices.Concat(around, m, make([]byte, -len(m)&(1<<16-1)), more)
+	}
+	old, data := file(1), file(2)
+	p := make1(t, old, data)
+	out, shared := &memory{}, int64(0)
+	o := ApplyOptions{Share: func(to, from, n int64) error {
+		if !bytes.Equal(old[from:from+n], data[to:to+n]) {
+			t.Errorf("%d bytes at %d are not those at %d of the source", n, to, from)
+		}
+		shared += n
+		_, err := out.WriteAt(old[from:from+n], to)
+		return err
+	}}
+	if _, err := Apply(out, bytes.NewReader(old), bytes.NewReader(p), o); err != nil || !bytes.Equal(out.data, data) {
+		t.Errorf("%v, or the result differs", err)
+	}
+	if shared < int64(len(around)+len(more))-64<<10 {
+		t.Errorf("only %d bytes were shared", shared)
+	}
+}
+
+// TestFoldExplain: what a plain text costs is told of the file that holds it.
+func TestFoldExplain(t *testing.T) {
+	pair := folds(t)["gzip"]
+	files, err := Explain(&memory{}, bytes.NewReader(pair[0]), bytes.NewReader(make1(t, pair[0], pair[1])), ApplyOptions{})
+	if err != nil || len(files) != 1 || files[0].Bytes == 0 {
+		t.Errorf("%+v, %v", files, err)
+	}
 }

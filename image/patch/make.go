@@ -176,26 +176,12 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	folded, foldedWas, foldedIs, err := h.fold(from, to, is)
+	best, err := t.choose(h, from, to, was, is, share)
 	if err != nil {
 		return Stats{}, err
 	}
-	if folded != nil {
-		share /= 2
-	}
-	best, err := t.draft(was, is, share)
-	if err != nil {
-		return Stats{}, err
-	}
-	if folded != nil {
-		other, err := t.draft(foldedWas, foldedIs, share)
-		if err != nil {
-			return Stats{}, err
-		}
-		if other.size+len(folded.marshal(nil)) < best.size {
-			best, h.Fold = other, folded
-			h.Transforms = append(h.Transforms, newTransform(foldTransform))
-		}
+	if h.Fold != nil {
+		h.Transforms = append(h.Transforms, newTransform(foldTransform))
 	}
 	if best.elf {
 		h.Transforms = append(h.Transforms, newTransform(elfTransform))

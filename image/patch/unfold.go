@@ -10,8 +10,9 @@ import (
 )
 
 // foldMemory is what members of both files may take when a patch is applied, in
-// bytes: patches of libraries stay below 64 MiB, all others below 256.
-func foldMemory(old, data int64) int64 { return min(12<<20+(old+data)/16, 64<<20) }
+// bytes: with what else it takes, patches of libraries and their documentation
+// stay below 64 MiB, all others below 256.
+func foldMemory(old, data int64) int64 { return min(12<<20+old+data, 80<<20) }
 
 // largestMember is the largest member that is looked into, in plain bytes.
 const largestMember = 64 << 20
@@ -33,30 +34,63 @@ func (s *side) find() {
 	})
 }
 
-// fold chooses the members that a patch from one side to the other takes apart,
-// nil if none is worth it, and both sides as they are then; is is what is coded
-// of to.
-func (h *Header) fold(from, to *side, is *match.File) (x *Fold, was, data *match.File, err error) {
-	x = &Fold{}
-	x.From, x.To, err = fold.Choose(from.data, to.data, from.found, to.found, fold.Limits{
+// foldable are two sides with members taken apart.
+type foldable struct {
+	Fold
+	was, is *match.File
+	differs int64 // see fold.Choice
+}
+
+// foldable chooses the members that a patch from one side to the other takes
+// apart, nil if none is worth it; is is what is coded of to.
+func (h *Header) foldable(from, to *side, is *match.File) (*foldable, error) {
+	c, err := fold.Choose(from.data, to.data, from.found, to.found, fold.Limits{
 		Memory: foldMemory(h.SourceSize, h.ResultSize), Steps: h.steps(), Members: mostMembers,
 	})
-	if err != nil || len(x.To) == 0 {
-		return nil, nil, nil, err
+	if err != nil || len(c.To) == 0 {
+		return nil, err
 	}
-	source, err := fold.Unfold(bytes.NewReader(from.data), h.SourceSize, x.From)
+	source, err := fold.Unfold(bytes.NewReader(from.data), h.SourceSize, c.From)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	b := make([]byte, source.Size())
 	if _, err := source.ReadAt(b, 0); err != nil && err != io.EOF {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	if was, err = match.Read(b); err != nil {
-		return nil, nil, nil, err
+	x := &foldable{Fold: Fold{From: c.From, To: c.To}, differs: c.Differs}
+	if x.was, err = match.Read(b); err != nil {
+		return nil, err
 	}
-	data, err = unfolded(is, x.To)
-	return x, was, data, err
+	x.is, err = unfolded(is, c.To)
+	return x, err
+}
+
+// choose measures which way is shorter. Where nobody can doubt it, it does not
+// measure the other one.
+func (t *task) choose(h *Header, from, to *side, was, is *match.File, share int64) (*draft, error) {
+	x, err := h.foldable(from, to, is)
+	if err != nil {
+		return nil, err
+	}
+	if x == nil {
+		return t.draft(was, is, share)
+	}
+	folded, err := t.draft(x.was, x.is, share/2)
+	if err != nil {
+		return nil, err
+	}
+	folded.size += len(x.marshal(nil))
+	if int64(folded.size) > x.differs/2 {
+		plain, err := t.draft(was, is, share/2)
+		if err != nil || plain.size <= folded.size {
+			return plain, err
+		}
+	} else if err := t.step(share / 2 * (100 - analysis)); err != nil {
+		return nil, err
+	}
+	h.Fold = &x.Fold
+	return folded, nil
 }
 
 // unfolded is data with plain texts in their members' places. ELF files in it

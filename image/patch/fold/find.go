@@ -113,35 +113,44 @@ type Limits struct {
 	Members int   // of each file
 }
 
+// Choice is what Choose picks.
+type Choice struct {
+	From, To []Member
+
+	// Differs is about what a patch costs at least that takes no member apart, in
+	// bytes: members are as good as noise where they differ.
+	Differs int64
+}
+
 // Choose picks the members of old and data whose plain texts are worth having:
 // those that changed, are like one of the other file, and can be made again.
 // What gains most comes first.
-func Choose(old, data []byte, was, is []Found, most Limits) (from, to []Member, err error) {
+func Choose(old, data []byte, was, is []Found, most Limits) (c Choice, err error) {
 	was, is = changed(old, data, was, is)
 	if len(was) == 0 || len(is) == 0 {
-		return nil, nil, nil
+		return c, nil
 	}
 	index := map[uint64]int{} // samples of old plain texts
 	for i, f := range was {
 		plain, err := Plain(old, f.Member)
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
 		samples(plain, func(h uint64) { index[h] = i })
 	}
 	slices.SortStableFunc(is, func(a, b Found) int { return cmp.Compare(b.Folded, a.Folded) })
-	taken := map[int]bool{}
+	taken, seed, seen := map[int]bool{}, maphash.MakeSeed(), map[uint64]bool{}
 	for _, f := range is {
 		plain, err := Plain(data, f.Member)
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
 		like, ok := partner(plain, index)
 		need := f.Plain + f.Folded
 		if ok && !taken[like] {
 			need += was[like].Plain
 		}
-		if !ok || need > most.Memory || len(to) == most.Members {
+		if !ok || need > most.Memory || len(c.To) == most.Members {
 			continue
 		}
 		r, steps, ok := deflate.Recognise(f.stream(data), plain, f.likely, most.Steps)
@@ -150,15 +159,30 @@ func Choose(old, data []byte, was, is []Found, most Limits) (from, to []Member, 
 		}
 		most.Memory, most.Steps = most.Memory-need, most.Steps-steps
 		f.Recipe = recipe(r, f.trailer)
-		to, taken[like] = append(to, f.Member), true
+		c.To, taken[like] = append(c.To, f.Member), true
+		if h := maphash.Bytes(seed, f.folded(data)); !seen[h] {
+			seen[h] = true
+			c.Differs += differs(was[like].stream(old), f.stream(data))
+		}
 	}
 	for i, f := range was {
 		if taken[i] {
-			from = append(from, Member{At: f.At, Plain: f.Plain})
+			c.From = append(c.From, Member{At: f.At, Plain: f.Plain})
 		}
 	}
-	slices.SortFunc(to, func(a, b Member) int { return cmp.Compare(a.At, b.At) })
-	return from, to, nil
+	slices.SortFunc(c.To, func(a, b Member) int { return cmp.Compare(a.At, b.At) })
+	return c, nil
+}
+
+// differs is how many bytes of b are not at the beginning or the end of a too.
+func differs(a, b []byte) int64 {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return int64(len(b))
 }
 
 // changed leaves out members that both files have.
