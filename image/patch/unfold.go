@@ -17,8 +17,8 @@ func foldMemory(old, data int64) int64 { return min(12<<20+old+data, 80<<20) }
 // largestMember is the largest member that is looked into, in plain bytes.
 const largestMember = 64 << 20
 
-// mostMembers of each file are taken apart: a header holds them.
-const mostMembers = 2000
+// mostMembers of each file are taken apart: so many fit into a header.
+const mostMembers = 3000
 
 // find finds the compressed members of a side, but for those in ELF files.
 func (s *side) find() {

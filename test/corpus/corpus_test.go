@@ -20,6 +20,11 @@ var most = map[string]int{
 	"libssl3-20-22": 15_384,
 	"libssl3-arm64": 14_743,
 	"libc6":         23_764,
+
+	// With documentation and archives, whose members are compressed.
+	"libcurl4-whole": 11_507,
+	"libssl3-whole":  19_979,
+	"tomcat10":       530_978,
 }
 
 // slack is for mkfs.erofs of other versions, in percent.
