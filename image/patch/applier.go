@@ -25,10 +25,6 @@ import (
 // buffers, and what the collector of garbage has not collected yet.
 const baseMemory = 30 << 20
 
-// tableMemory is what tables of references may take together, in bytes; a
-// larger one is kept alone.
-const tableMemory = 8 << 20
-
 // decoders is how many segments are decoded at once, if there are more.
 const decoders = 2
 
@@ -39,7 +35,7 @@ func (h *Header) memory() int64 {
 		most = max(most, s.memory(h.from()))
 	}
 	n := int64(min(decoders, len(h.Segments)))
-	return baseMemory + n*most + min(h.Runs, 1<<40)*64 + h.coded()/128 + h.Fold.memory()
+	return baseMemory + n*most + min(h.Runs, 1<<40)*64 + h.coded()/128 + h.Fold.memory() + h.Tables
 }
 
 // memory is what decoding a segment takes, in bytes.
@@ -180,7 +176,7 @@ func (a *applier) prepare() (*delta.Tables, error) {
 			return nil, damaged("it declares %d bytes of memory, and to look into its source takes %d", a.header.Memory, need)
 		}
 	}
-	return delta.NewTables(elements, a.read, tableMemory), nil
+	return delta.NewTables(elements, a.read, a.header.Tables), nil
 }
 
 // follow computes the digest of the result, and what follows the data of a

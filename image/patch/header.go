@@ -104,6 +104,7 @@ type Header struct {
 	ResultSize int64
 	Memory     int64 // bytes that applying takes at most
 	Transforms []Transform
+	Tables     int64 // bytes of tables of references to keep
 	Seal       *Seal // nil: the result is coded to its last byte
 	Fold       *Fold // nil: no member is compressed again
 	Runs       int64 // stretches copied from the source
@@ -147,6 +148,9 @@ func (h *Header) marshal() []byte {
 	for _, t := range h.Transforms {
 		num(int64(t.ID))
 		num(int64(t.Version))
+		if t.ID == elfTransform {
+			num(h.Tables)
+		}
 		if t.ID == sealTransform {
 			num(h.Seal.DataSize)
 			b = append(b, byte(len(h.Seal.Name)))
@@ -297,6 +301,9 @@ func parseHeader(b []byte) (*Header, error) {
 			return nil, damaged("transforms are not in order")
 		}
 		last, t.Name = int64(t.ID), known.name
+		if t.ID == elfTransform {
+			h.Tables = f.num(maxSize, "memory for references")
+		}
 		if t.ID == sealTransform {
 			s := &Seal{DataSize: f.num(maxSize, "data size")}
 			s.Name = string(f.bytes(int(f.bytes(1)[0])))

@@ -185,6 +185,7 @@ func (t *task) make(dst io.Writer, from, to *side, share int64) (Stats, error) {
 	}
 	if best.elf {
 		h.Transforms = append(h.Transforms, newTransform(elfTransform))
+		h.Tables = best.tables
 	}
 	slices.SortFunc(h.Transforms, func(a, b Transform) int { return cmp.Compare(a.ID, b.ID) })
 	h.Runs, h.MapSize, h.Segments = int64(len(best.layout.Runs)), int64(len(best.parts[0])), best.segments
@@ -234,7 +235,9 @@ func (t *task) draft(was, is *match.File, share int64) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	best.elf = elf
+	if best.elf = elf; elf {
+		best.tables = was.Tables.Budget(best.layout)
+	}
 	return best, step(15)
 }
 
@@ -245,7 +248,8 @@ type draft struct {
 	parts    [][]byte
 	segments []Segment
 	size     int
-	memory   int64
+	memory   int64 // to learn, and to look into a program
+	tables   int64
 	work     int64 // see delta.Work
 	costs    delta.Costs
 }
@@ -393,9 +397,9 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 	}
 	largest := int64(0)
 	for _, e := range was.Elements {
-		largest = max(largest, e.Scratch()+was.Tables.Of(e).Memory())
+		largest = max(largest, e.Scratch())
 	}
-	d.memory += max(largest, tableMemory)
+	d.memory += largest
 	for _, p := range d.parts {
 		d.size += len(p)
 	}

@@ -435,6 +435,8 @@ func rReadHeader(p []byte) (h rHeader) {
 		id := num()
 		num() // version
 		switch id {
+		case 2:
+			num() // memory
 		case 3:
 			h.data = num()
 			b = b[1+int(b[0])+1+32:]

@@ -16,13 +16,11 @@ type Tables struct {
 	Elements []*elfref.Element
 	Extents  []elfref.Extent
 	read     func(b []byte, off int64) error
-	budget   int64
 
 	mu     sync.Mutex
-	used   int64
 	left   int64 // bytes of files that may still be looked into
 	loaded map[*elfref.Element]*loading
-	recent []*elfref.Element // oldest first
+	keeper keeper
 }
 
 // loading is a table that is being made, or has been.
@@ -39,16 +37,92 @@ func NewTables(elements []*elfref.Element, read func(b []byte, off int64) error,
 	for _, e := range elements {
 		left += mostLooked * e.Size
 	}
-	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, budget: budget, left: left, loaded: map[*elfref.Element]*loading{}}
+	return &Tables{Elements: elements, Extents: elfref.Extents(elements), read: read, keeper: keeper{budget: budget}, left: left, loaded: map[*elfref.Element]*loading{}}
 }
 
 // A patch may have each file looked into so often on the average, and all files
 // for so many bytes more: one whose runs come and go between files, so that none
-// is kept, could keep a device busy for days.
+// is kept, could keep a device busy for days. Budget keeps clear of it.
 const (
-	mostLooked  = 64
-	leastLooked = 4 << 30
+	mostLooked  = 4
+	leastLooked = 64 << 20
 )
+
+// LeastBudget is what tables of an element are granted whatever the layout, in
+// bytes.
+const LeastBudget = 8 << 20
+
+// Budget is how many bytes of tables to keep on a walk through a layout, so that
+// files are looked into twice at the most on the average. t has all tables.
+func (t *Tables) Budget(l *Layout) int64 {
+	size := map[*elfref.Element]int64{} // of the tables that are needed
+	var turns []*elfref.Element         // in which order
+	all, files := int64(0), int64(0)
+	for _, r := range l.Runs {
+		if r.Self {
+			continue
+		}
+		for _, e := range t.between(r.Old, r.Old+r.Len) {
+			if len(turns) > 0 && turns[len(turns)-1] == e.Element {
+				continue
+			}
+			turns = append(turns, e.Element)
+			if size[e.Element] == 0 {
+				size[e.Element] = max(t.Of(e.Element).Memory(), 1)
+				all, files = all+size[e.Element], files+e.Size
+			}
+		}
+	}
+	budget := int64(LeastBudget)
+	for budget < all && looked(turns, size, budget) > 2*files {
+		budget *= 2
+	}
+	most := int64(0)
+	for _, n := range size {
+		most = max(most, n)
+	}
+	return max(min(budget, max(all, LeastBudget)), most)
+}
+
+// looked is how many bytes of files are looked into, taken in turn, if so many
+// bytes of tables are kept.
+func looked(turns []*elfref.Element, size map[*elfref.Element]int64, budget int64) int64 {
+	k, n := keeper{budget: budget}, int64(0)
+	kept := map[*elfref.Element]bool{}
+	for _, e := range turns {
+		if !kept[e] {
+			n += e.Size
+			for _, gone := range k.keep(e, size[e]) {
+				delete(kept, gone)
+			}
+			kept[e] = true
+		}
+	}
+	return n
+}
+
+// keeper says which tables are kept: those that were made last, as many as fit.
+type keeper struct {
+	budget, used int64
+	recent       []kept // oldest first
+}
+
+type kept struct {
+	e    *elfref.Element
+	size int64
+}
+
+// keep counts a new table, and forgets those that were made first.
+func (k *keeper) keep(e *elfref.Element, size int64) (gone []*elfref.Element) {
+	for len(k.recent) > 0 && k.used+size > k.budget {
+		gone = append(gone, k.recent[0].e)
+		k.used -= k.recent[0].size
+		k.recent = k.recent[1:]
+	}
+	k.recent = append(k.recent, kept{e, size})
+	k.used += size
+	return gone
+}
 
 // MemoryTables computes all tables of data in memory.
 func MemoryTables(elements []*elfref.Element, data []byte) *Tables {
@@ -104,7 +178,11 @@ func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
 			return
 		}
 		if l.table, l.err = e.Pack(t.read); l.err == nil {
-			t.keep(e, l.table.Memory())
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			for _, gone := range t.keeper.keep(e, l.table.Memory()) {
+				delete(t.loaded, gone)
+			}
 		}
 	})
 	if l.err != nil {
@@ -122,18 +200,4 @@ func (t *Tables) look(e *elfref.Element) bool {
 	defer t.mu.Unlock()
 	t.left -= e.Size
 	return t.left >= 0
-}
-
-// keep counts a new table, and forgets those that were made first.
-func (t *Tables) keep(e *elfref.Element, size int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for len(t.recent) > 0 && t.used+size > t.budget {
-		first := t.recent[0]
-		t.recent = t.recent[1:]
-		t.used -= t.loaded[first].table.Memory()
-		delete(t.loaded, first)
-	}
-	t.recent = append(t.recent, e)
-	t.used += size
 }
