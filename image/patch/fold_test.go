@@ -359,8 +359,10 @@ func TestFoldSegments(t *testing.T) {
 	l.Runs = slices.DeleteFunc(l.Runs, func(r align.Run) bool {
 		return r.New < split && r.New+r.Len > split || r.New >= split && r.Old < split
 	})
-	h := &Header{Source: sha512.Sum384(nil), Result: sha512.Sum384(data), ResultSize: int64(len(data)), Fold: x,
-		Transforms: []Transform{newTransform(walkTransform), newTransform(foldTransform)}}
+	h := &Header{
+		Source: sha512.Sum384(nil), Result: sha512.Sum384(data), ResultSize: int64(len(data)), Fold: x,
+		Transforms: []Transform{newTransform(walkTransform), newTransform(foldTransform)},
+	}
 	parts := [][]byte{delta.EncodeLayout(l, nil)}
 	for _, s := range []delta.Segment{{End: split, Shape: delta.Shape{Bits: 12}}, {Start: split, End: end, Shape: delta.Shape{Bits: 12}}} {
 		coded, _, err := delta.Encode(delta.MemorySource(nil), match.Plain(nil).Tables, file.Data, l, s)
