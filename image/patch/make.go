@@ -318,19 +318,19 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 	if learnt > 256<<10 {
 		big.Bits = 20
 	}
-	tries := []delta.Shape{big}
+	shapes := []delta.Shape{big}
 	if len(was.Data) <= delta.MaxPrimed {
 		big.Primed = true
-		tries = append(tries, big)
+		shapes = append(shapes, big)
 	}
 	if n > 1<<20 {
-		tries = append(tries, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n), Watch: big.Watch})
+		shapes = append(shapes, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n), Watch: big.Watch})
 	}
-	for _, shape := range tries {
-		other, err := encodeAs(was, is, d.layout, shape)
-		if err != nil {
-			return nil, err
-		}
+	tries, err := encodeAll(was, is, d.layout, shapes)
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range tries {
 		if other.size < d.size-d.size/200 {
 			d = other
 		}
@@ -347,14 +347,14 @@ func watchful(was, is *match.File, d *draft) (*draft, error) {
 	if d.costs.Gaps+d.costs.Differences < watchAbove {
 		return d, nil
 	}
-	var tries [2]*draft
-	group := errgroup.Group{}
-	for i := range tries {
+	var shapes []delta.Shape
+	for watch := range uint(3) {
 		shape := d.segments[0].shape()
-		shape.Watch = uint(i) + 1
-		group.Go(func() (err error) { tries[i], err = encodeAs(was, is, d.layout, shape); return err })
+		shape.Watch = watch + 1
+		shapes = append(shapes, shape)
 	}
-	if err := group.Wait(); err != nil {
+	tries, err := encodeAll(was, is, d.layout, shapes)
+	if err != nil {
 		return nil, err
 	}
 	for _, other := range tries {
@@ -362,16 +362,18 @@ func watchful(was, is *match.File, d *draft) (*draft, error) {
 			d = other
 		}
 	}
-	if d != tries[1] {
-		return d, nil
+	return d, nil
+}
+
+// encodeAll codes a patch with one layout and several shapes of models.
+func encodeAll(was, is *match.File, l *delta.Layout, shapes []delta.Shape) ([]*draft, error) {
+	drafts := make([]*draft, len(shapes))
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, shape := range shapes {
+		group.Go(func() (err error) { drafts[i], err = encodeAs(was, is, l, shape); return err })
 	}
-	shape := d.segments[0].shape()
-	shape.Watch = 3
-	other, err := encodeAs(was, is, d.layout, shape)
-	if err == nil && other.price() < d.price() {
-		d = other
-	}
-	return d, err
+	return drafts, group.Wait()
 }
 
 // encodeAs codes a patch with one layout and one shape of models.

@@ -12,14 +12,15 @@ import (
 	"github.com/sealant-os/sealant/image/patch"
 )
 
-// most is how many bytes each patch may have. Lower them when they get smaller.
+// most is how many bytes each patch may have. Lower them when they get smaller. (They were
+// raised once, by 0.6 %, for a tenth less time.)
 var most = map[string]int{
-	"libcurl4":      9_605,
-	"libxml2":       7_022,
-	"libssl3-17-20": 23_097,
-	"libssl3-20-22": 15_384,
-	"libssl3-arm64": 14_743,
-	"libc6":         23_764,
+	"libcurl4":      9_621,
+	"libxml2":       7_038,
+	"libssl3-17-20": 23_501,
+	"libssl3-20-22": 15_472,
+	"libssl3-arm64": 14_747,
+	"libc6":         23_977,
 
 	// With documentation and archives, whose members are compressed.
 	"libcurl4-whole": 11_507,

@@ -10,8 +10,13 @@ func TestConstants(t *testing.T) {
 		distance int64
 		want     int
 	}{
-		{0xb4000000, 0x7ffc, 1}, {0xb4000000, 0x8000, 0}, {0x54000000, -0x8000, 1}, {0x54000000, -0x8004, 0},
-		{0x58000000, 0x10000, 0}, {0x36000000, -0x8000, 1}, {0x94000000, 0x10000, 1},
+		{0xb4000000, 0x7ffc, 1},
+		{0xb4000000, 0x8000, 0},
+		{0x54000000, -0x8000, 1},
+		{0x54000000, -0x8004, 0},
+		{0x58000000, 0x10000, 0},
+		{0x36000000, -0x8000, 1},
+		{0x94000000, 0x10000, 1},
 	} {
 		const addr = 0x100000
 		w := ArmField(branchKind(c.word), c.word, addr+c.distance, addr, 0)
@@ -33,9 +38,20 @@ func TestUsers(t *testing.T) {
 		word uint32
 		want int // users
 	}{
-		{"nop", 0xd503201f, 2}, {"mov x3, x1", 0xaa0103e3, 1}, {"mov x1, x3", 0xaa0303e1, 2}, {"mov w3, #1", 0x52800023, 1},
-		{"str x3, [x1]", 0xf9000023, 2}, {"ldr x3, [x1]", 0xf9400023, 1}, {"ldr d3, [x1]", 0xfd400023, 2}, {"add x3, x3, #8", 0x91002063, 2},
-		{"bl", 0x94000001, 1}, {"blr x9", 0xd63f0120, 1}, {"br x9", 0xd61f0120, 2}, {"b", 0x14000003, 2}, {"adrp x3", adrp, 1}, {"csel x3, x1, x2, eq", 0x9a820023, 1},
+		{"nop", 0xd503201f, 2},
+		{"mov x3, x1", 0xaa0103e3, 1},
+		{"mov x1, x3", 0xaa0303e1, 2},
+		{"mov w3, #1", 0x52800023, 1},
+		{"str x3, [x1]", 0xf9000023, 2},
+		{"ldr x3, [x1]", 0xf9400023, 1},
+		{"ldr d3, [x1]", 0xfd400023, 2},
+		{"add x3, x3, #8", 0x91002063, 2},
+		{"bl", 0x94000001, 1},
+		{"blr x9", 0xd63f0120, 1},
+		{"br x9", 0xd61f0120, 2},
+		{"b", 0x14000003, 2},
+		{"adrp x3", adrp, 1},
+		{"csel x3, x1, x2, eq", 0x9a820023, 1},
 	} {
 		var code []byte
 		for _, w := range []uint32{adrp, use, c.word, use, away} {

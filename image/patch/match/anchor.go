@@ -2,8 +2,11 @@ package match
 
 import (
 	"bytes"
+	"runtime"
 	"slices"
 	"sort"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealant-os/sealant/image/patch/align"
 )
@@ -58,7 +61,7 @@ func (m *Matcher) Runs(gain int) []align.Run {
 	}
 	found := m.index.Runs(m.newPart.of(m.data), gain)
 	// Between the parts the anchors hold, within them what was found.
-	next := 0
+	next, starts := 0, m.oldPart.starts()
 	anchored := func(from, to int64) {
 		i := sort.Search(len(m.anchors), func(i int) bool { return m.anchors[i].New+m.anchors[i].Len > from })
 		for ; i < len(m.anchors) && m.anchors[i].New < to; i++ {
@@ -70,7 +73,7 @@ func (m *Matcher) Runs(gain int) []align.Run {
 		anchored(at, p.from)
 		for ; next < len(found) && found[next].New < start+p.to-p.from; next++ {
 			r := cut(found[next], start, start+p.to-p.from)
-			m.oldPart.each(r, func(r align.Run) {
+			m.oldPart.each(r, starts, func(r align.Run) {
 				r.New += p.from - start
 				place(r)
 			})
@@ -112,17 +115,25 @@ func (ps parts) of(b []byte) []byte {
 	return out
 }
 
+// starts are the offsets of the parts put together.
+func (ps parts) starts() []int64 {
+	out, at := make([]int64, len(ps)), int64(0)
+	for i, p := range ps {
+		out[i] = at
+		at += p.to - p.from
+	}
+	return out
+}
+
 // each maps a run whose old offset is within the parts put together, piece by
-// piece, to where the parts come from.
-func (ps parts) each(r align.Run, yield func(align.Run)) {
-	start := int64(0)
-	for _, p := range ps {
-		n := p.to - p.from
-		if r.Old < start+n && r.Old+r.Len > start {
-			lo, hi := max(r.Old, start), min(r.Old+r.Len, start+n)
-			yield(align.Run{New: r.New + lo - r.Old, Old: lo - start + p.from, Len: hi - lo})
+// piece, to where the parts come from. starts are those of the parts.
+func (ps parts) each(r align.Run, starts []int64, yield func(align.Run)) {
+	i := max(sort.Search(len(ps), func(i int) bool { return starts[i] > r.Old })-1, 0)
+	for ; i < len(ps) && starts[i] < r.Old+r.Len; i++ {
+		lo, hi := max(r.Old, starts[i]), min(r.Old+r.Len, starts[i]+ps[i].to-ps[i].from)
+		if lo < hi {
+			yield(align.Run{New: r.New + lo - r.Old, Old: lo - starts[i] + ps[i].from, Len: hi - lo})
 		}
-		start += n
 	}
 }
 
@@ -172,44 +183,89 @@ func (m *Matcher) leave() {
 	m.oldPart = oldLeft.join(oldMargin, int64(len(m.old)))
 }
 
-// multiplier of the rolling hash, and its power for the byte that leaves.
+// multiplier of the rolling hash.
 const multiplier = 0x9E3779B97F4A7C15
+
+// hash is the rolling hash of the block at the start of b.
+func hash(b []byte) (h uint64) {
+	for _, c := range b[:blockSize] {
+		h = h*multiplier + uint64(c) + 1
+	}
+	return h
+}
+
+// leaving is what a byte that leaves the block counts in its hash.
+var leaving = func() uint64 {
+	n := uint64(1)
+	for range blockSize {
+		n *= multiplier
+	}
+	return n
+}()
+
+// blocks are the blocks that occur once in the old data.
+type blocks struct {
+	old   []byte
+	step  int
+	shift uint
+	table []int32 // by hash: the block's number plus 1, or one of these
+}
+
+const absent, twice = 0, -1
+
+func newBlocks(old []byte) *blocks {
+	b := &blocks{old: old, step: blockStep}
+	if len(old) > wideLimit {
+		b.step = wideStep
+	}
+	size := uint(16)
+	for 1<<size < len(old)/b.step*2 && size < 28 {
+		size++
+	}
+	b.table, b.shift = make([]int32, 1<<size), 64-size
+	for i := 0; i+blockSize <= len(old); i += b.step {
+		k := b.slot(hash(old[i:]))
+		switch at := b.table[k]; {
+		case at == absent:
+			b.table[k] = int32(i/b.step) + 1
+		case at == twice || bytes.Equal(old[(int(at)-1)*b.step:][:blockSize], old[i:i+blockSize]):
+			b.table[k] = twice
+		}
+	}
+	return b
+}
+
+func (b *blocks) slot(h uint64) uint64 { return (h ^ h>>29) * 0xBF58476D1CE4E5B9 >> b.shift }
+
+// chunk is how much new data is looked through in one go, in bytes; several are
+// at once. Anchors end where it does.
+const chunk = 96 << 20
 
 // anchors finds long matches: of blocks that occur once in the old data, and of
 // what goes on where the match before ended.
 func anchors(old, data []byte) []align.Run {
-	step := blockStep
-	if len(old) > wideLimit {
-		step = wideStep
+	b := newBlocks(old)
+	found := make([][]align.Run, (len(data)+chunk-1)/chunk)
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range found {
+		group.Go(func() error { found[i] = b.find(data[:min((i+1)*chunk, len(data))], i*chunk); return nil })
 	}
-	bits := uint(16)
-	for 1<<bits < len(old)/step*2 && bits < 28 {
-		bits++
-	}
-	const absent, twice = 0, -1
-	table := make([]int32, 1<<bits)
-	leaving := uint64(1)
-	for range blockSize {
-		leaving *= multiplier
-	}
-	hash := func(b []byte) (h uint64) {
-		for _, c := range b[:blockSize] {
-			h = h*multiplier + uint64(c) + 1
-		}
-		return h
-	}
-	slot := func(h uint64) uint64 { return (h ^ h>>29) * 0xBF58476D1CE4E5B9 >> (64 - bits) }
-	for i := 0; i+blockSize <= len(old); i += step {
-		k := slot(hash(old[i:]))
-		switch at := table[k]; {
-		case at == absent:
-			table[k] = int32(i/step) + 1
-		case at == twice || bytes.Equal(old[(int(at)-1)*step:][:blockSize], old[i:i+blockSize]):
-			table[k] = twice
+	_ = group.Wait()
+	s := scanner{}
+	for _, runs := range found {
+		for _, r := range runs {
+			s.add(r)
 		}
 	}
+	return s.runs
+}
+
+// find finds the anchors of data from an offset on.
+func (b *blocks) find(data []byte, from int) []align.Run {
+	old := b.old
 	var out []align.Run
-	end, course := 0, 0 // of the last anchor: where it ends, and old − new
+	end, course := from, 0 // of the last anchor: where it ends, and old − new
 	take := func(i, j int) int {
 		n := align.Common(data[i:], old[j:])
 		for i > end && j > 0 && data[i-1] == old[j-1] {
@@ -225,7 +281,7 @@ func anchors(old, data []byte) []align.Run {
 	}
 	var h uint64
 	fresh := true
-	for i := 0; i+blockSize <= len(data); {
+	for i := from; i+blockSize <= len(data); {
 		if j := i + course; j >= 0 && j+blockSize <= len(old) && data[i] == old[j] && bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
 			i, fresh = take(i, j), true
 			continue
@@ -233,8 +289,8 @@ func anchors(old, data []byte) []align.Run {
 		if fresh {
 			h, fresh = hash(data[i:]), false
 		}
-		if at := table[slot(h)]; at > 0 {
-			if j := (int(at) - 1) * step; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
+		if at := b.table[b.slot(h)]; at > 0 {
+			if j := (int(at) - 1) * b.step; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {
 				i, fresh = take(i, j), true
 				continue
 			}
