@@ -5,7 +5,7 @@
 #   make test            every test but the slow ones (root)
 #   make test-all        the slow ones too
 #   make bench           figures against the peers
-#   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|all)
+#   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|big|all)
 #   make build           the programs, in bin/
 #   make example         the worked example: a Debian image, improved in a virtual machine (root)
 #   make packages        deb and rpm for amd64 and arm64, in build/packages
