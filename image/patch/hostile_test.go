@@ -98,8 +98,8 @@ func TestHostile(t *testing.T) {
 		b.header.Segments = nil
 		bare(b)
 		for i := range int64(maxSegments) {
-			b.header.Segments = append(b.header.Segments, Segment{Size: 60 << 10, Coded: 8, Bits: 20})
-			b.header.ResultSize = (i + 1) * (60 << 10)
+			b.header.Segments = append(b.header.Segments, Segment{Size: 32 << 10, Coded: 8, Bits: 20})
+			b.header.ResultSize = (i + 1) * (32 << 10)
 			b.parts = append(b.parts, bytes.Repeat([]byte{255}, 8))
 		}
 		b.header.Memory = 250 << 20

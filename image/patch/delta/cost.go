@@ -42,7 +42,7 @@ func (w *walker) charge(total *int64, what What, off, before int64) {
 // a byte or a number. More is refused, as it would let a small patch keep a
 // device busy for hours.
 func Work(bytes, size int64) int64 {
-	return 1<<19 + 2*min(bytes, maxOffset/4) + 256*min(size, maxOffset/512)
+	return 1<<19 + min(bytes, maxOffset/2) + 256*min(size, maxOffset/512)
 }
 
 // PlaceMemory is what a place that is learned about takes, in bytes.
@@ -56,4 +56,4 @@ var (
 
 // MaxLiterals bounds the literals that a body of a size may model, in bytes:
 // more of them are packed. It bounds the time that a small body takes.
-func MaxLiterals(size int64) int64 { return 64<<10 + 32*min(size, maxOffset/512) }
+func MaxLiterals(size int64) int64 { return 32<<10 + 32*min(size, maxOffset/512) }
