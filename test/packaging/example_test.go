@@ -13,81 +13,65 @@ import (
 	"github.com/sealant-os/sealant/test/vm"
 )
 
-// example is the worked example's machine: a Debian tree with the device's
-// package installed and the older of two versions of openssl and nginx, whose
-// parts were moved into cryptexes; and the vendor's folder with an improvement
-// to the newer.
+// example is the worked example's machine: the image that mkosi makes by
+// examples/mkosi, of the older of two states of Debian's archive, with its parts
+// moved into cryptexes; the initrd that mkosi makes by examples/mkosi-initrd; and
+// the vendor's folder with an improvement to the newer.
 type example struct {
 	image *vm.Image
-	dir   string // of the initrds (dracut.img, initramfs-tools.img), and vendor, sealpub's folder
+	dir   string // of the initrds (dracut.img, initramfs-tools.img, mkosi-initrd.img), and vendor, sealpub's folder
 }
-
-const sources = `deb http://deb.debian.org/debian trixie main
-deb http://deb.debian.org/debian-security trixie-security main
-`
 
 // newExample builds the machine. It holds this very build of the packages, so
 // it is not kept for other runs, unless $SEALANT_KEEP is set.
 func newExample(t *testing.T) example {
 	t.Helper()
 	deb := packages(t, "sealant_*_amd64.deb")
-	key := "example " + sh(t, "sha256sum <"+deb+"; find ../../examples/mkosi -type f | sort | xargs cat; sed '/^func (e example)/,$d' example_test.go")
-	scripts, err := filepath.Abs("../../examples/mkosi")
-	if err != nil {
-		t.Fatal(err)
-	}
-	image := vm.Build(t).Derive(t, key, func(tree string) error {
+	key := "example " + sh(t, "sha256sum <"+deb+"; find ../../examples/mkosi* -type f | sort | xargs cat; sed '/^func (e example)/,$d' example_test.go")
+	tools := builder(t)
+	image := vm.Make(t, key, func(tree string) error {
 		began := time.Now()
 		step := func(format string, args ...any) error {
 			t.Helper()
-			t.Logf("%5.1f s  %s", time.Since(began).Seconds(), sh(t, fmt.Sprintf(format, args...)))
+			t.Logf("%5.1f s  %s", time.Since(began).Seconds(), sh(t, inside+fmt.Sprintf(format, args...)))
 			return nil
-		}
-		// What the image's builder does: mkosi.conf's packages, an older and a newer build.
-		if err := os.WriteFile(filepath.Join(tree, "etc/apt/sources.list"), []byte(sources), 0o644); err != nil {
-			return err
 		}
 		work := filepath.Join(filepath.Dir(tree), "work")
 		return firstError(
-			step(`cp /etc/resolv.conf %[1]s/etc/; cp %[2]s %[1]s/tmp/sealant.deb; mkdir -p %[4]s/new/var/lib/dpkg/info
-				inside() { unshare --mount --pid --fork --mount-proc=%[1]s/proc chroot %[1]s env DEBIAN_FRONTEND=noninteractive "$@"; }
-				rm -f %[1]s/etc/initramfs/post-update.d/*; ln -sf /bin/true %[1]s/usr/local/sbin/update-initramfs
-				ln -sf /dev/null %[1]s/etc/systemd/system/nginx.service
-				# As systemd-remount-fs does by fstab, on machines that boot read-only.
-				printf '[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\n[Service]\nType=oneshot\nExecStart=/usr/bin/mount -o remount,rw /\n' >%[1]s/etc/systemd/system/writable.service
-				ln -s ../writable.service %[1]s/etc/systemd/system/sysinit.target.wants/
-				inside apt-get update -qq
-				version() { inside apt-cache madison "$1" | awk '{print $3}' | sort -V | sed -n "$2p"; }
-				for p in openssl libssl3t64 openssl-provider-legacy nginx nginx-common; do
-					old=$(version $p 1) new=$(version $p '$')
-					echo "$p $old -> $new"
-					set -- "$@" $p=$old
-					case $p in nginx-common) continue ;; esac
-					(cd %[4]s && apt-get download -qq -o Dir=%[1]s -o Dir::State::status=%[1]s/var/lib/dpkg/status $p=$new libc6 2>/dev/null)
-				done
-				inside apt-get install -qq -y --no-install-recommends --allow-downgrades dracut-core initramfs-tools-core zstd "$@" >/dev/null
-				for deb in %[4]s/*.deb; do
-					dpkg-deb -x $deb %[4]s/new
-					dpkg-deb --fsys-tarfile $deb | tar -t | sed 's,^\.,,; s,/$,,' >%[4]s/new/var/lib/dpkg/info/$(dpkg-deb -f $deb Package).list
-				done
-				chmod -R go-w %[4]s/new/etc; rm -r %[4]s/*.deb
-				inside dpkg -i /tmp/sealant.deb
-				rm -f %[1]s/etc/resolv.conf %[1]s/usr/local/sbin/update-initramfs
-				for with in dracut initramfs-tools; do
-					%[3]s/initrd %[1]s $with; mv %[1]s/boot/initrd.img %[4]s/../$with.img
-				done; ls -l %[4]s/../*.img`, tree, deb, scripts, work),
-			// The vendor: two builds, split alike; a baseline and an improvement.
-			step(`%[3]s/split %[1]s %[2]s/images; %[3]s/split %[2]s/new %[2]s/images-new; rm -rf %[2]s/new
-				cd %[2]s
+			// Three folders for mkosi: the image, the image as it is built later, the initrd.
+			step(`work=%[1]s; mkdir -p $work/bin $work/cache
+				cp "$(command -v sealpub)" $work/bin/
+				cp -a %[3]s/mkosi $work/old; cp -a %[3]s/mkosi $work/new; cp -a %[3]s/mkosi-initrd $work/initrd
+				for folder in old new initrd; do mkdir $work/$folder/mkosi.{packages,output}; cp %[2]s $work/$folder/mkosi.packages/sealant.deb; done
+				# The older: without the second of the archives.
+				sed -i '/^$/,$d' $work/old/mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources
+				sed -i 's|^"$SRCDIR/initrd".*|"$SRCDIR/initrd" "$BUILDROOT" initramfs-tools; mv "$BUILDROOT/boot/initrd.img" "$OUTPUTDIR/initramfs-tools.img"\n&|; s|^"$SRCDIR/split"|cp "$BUILDROOT/usr/lib/x86_64-linux-gnu/libcrypto.so.3" "$OUTPUTDIR/"\n&|' $work/old/mkosi.finalize
+				# Where Debian has no newer one at the moment, the vendor made its own. An initrd of it is not needed.
+				sed -i 's|^"$SRCDIR/initrd".*|cd "$BUILDROOT/usr/lib/x86_64-linux-gnu"; ! cmp "$SRCDIR/libcrypto.so.3" libcrypto.so.3 \|\| sed -i "s/\\(OpenSSL 3\\.[0-9]*\\)\\.[0-9]/\\1.X/" libcrypto.so.3|' $work/new/mkosi.finalize
+				# What is of the test: a fast boot, no second initrd, a root that is made writable by a unit.
+				units=$work/extra/etc/systemd/system; mkdir -p $units/sysinit.target.wants $work/extra/usr/local/sbin
+				ln -s /dev/null $units/nginx.service
+				printf '[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\n[Service]\nType=oneshot\nExecStart=/usr/bin/mount -o remount,rw /\n' >$units/writable.service
+				ln -s ../writable.service $units/sysinit.target.wants/
+				ln -s /bin/true $work/extra/usr/local/sbin/update-initramfs`, work, deb, abs(t, "../../examples")),
+			step(`mkosi() { inside %[1]s %[2]s mkosi --package-cache-dir /run/work/cache --extra-search-path /run/work/bin --force "$@"; }
+				of() { mkosi --directory /run/work/$1 --skeleton-tree /run/work/extra --package initramfs-tools-core,busybox-static,procps,zstd build >%[2]s/$1.log 2>&1 || { tail -50 %[2]s/$1.log; exit 1; }; }
+				of old; mv %[2]s/old/mkosi.output/libcrypto.so.3 %[2]s/new/; of new
+				mkosi --directory /run/work/initrd --extra-tree /run/work/old/mkosi.output/example/usr/lib/modules:/usr/lib/modules build >%[2]s/initrd.log 2>&1 || { tail -50 %[2]s/initrd.log; exit 1; }
+				ls -l %[2]s/*/mkosi.output`, tools, work),
+			// The vendor: a baseline, which the image carries, and an improvement.
+			step(`cd %[1]s; mv old/mkosi.output/example %[2]s; mv old/mkosi.output/example.images images; mv new/mkosi.output/example.images images-new
+				mv old/mkosi.output/initramfs-tools.img ..; mv %[2]s/boot/initrd.img ../dracut.img; mv initrd/mkosi.output/initrd* ../mkosi-initrd.img
 				sealpub init vendor --product ExampleOS --os-version 42.3.0 --throwaway
 				sealpub release baseline --dir vendor images/os.cryptex images/web.cryptex
-				%[3]s/deliver %[1]s vendor images`, tree, work, scripts),
-			step(`cd %[1]s; sealpub release --dir vendor --id SI-2026-0001 --level 1 \
-				--cryptex os=images/os.cryptex:images-new/os.cryptex --cryptex web=images/web.cryptex:images-new/web.cryptex \
+				%[3]s/deliver %[2]s vendor images
+				set -- --cryptex os=images/os.cryptex:images-new/os.cryptex
+				cmp -s images/web.cryptex images-new/web.cryptex || set -- "$@" --cryptex web=images/web.cryptex:images-new/web.cryptex
+				sealpub release --dir vendor --id SI-2026-0001 --level 1 "$@" \
 				--cve CVE-2026-1101='Handshakes could read too far' --severity high --title 'OpenSSL and nginx' \
 				--acknowledge version-changed
 				sealsrv rollout start SI-2026-0001 --dir vendor --percent 100
-				rm -rf images images-new; mv vendor %[2]s/../vendor; rm -r %[1]s`, work, tree),
+				mv vendor ..; cd ..; rm -r %[1]s; ls -l *.img`, work, tree, abs(t, "../../examples/mkosi")),
 		)
 	})
 	dir := filepath.Dir(image.Tree())
@@ -98,6 +82,29 @@ func newExample(t *testing.T) example {
 	})
 	return example{image, dir}
 }
+
+// builder is a Debian tree with the programs that make images: mkosi, buildah.
+func builder(t *testing.T) string {
+	t.Helper()
+	return vm.Debian(t, "mkosi", "reprepro", "buildah", "ca-certificates", "ostree", "ostree-boot")
+}
+
+// inside TREE FOLDER COMMAND…: runs a command in a tree, as root of a mount
+// namespace that has the folder at /run/work. It may make namespaces itself.
+const inside = `
+inside() {
+	unshare --mount --propagation private sh -euc '
+		tree=$1 work=$2; shift 2
+		mount --bind "$tree" "$tree"; cd "$tree"
+		for d in proc sys dev; do mount --rbind /$d $d; done
+		for d in run tmp var/tmp; do mount -t tmpfs tmp $d; done
+		mkdir -p run/work "$work/tmp"
+		mount --rbind "$work" run/work; mount --bind "$work/tmp" var/tmp
+		touch etc/resolv.conf; mount --bind "$(readlink -f /etc/resolv.conf)" etc/resolv.conf
+		pivot_root . mnt; umount -l /mnt; cd /
+		exec env PATH=/usr/sbin:/usr/bin HOME=/root "$@"' sh "$@"
+}
+`
 
 func firstError(errs ...error) error {
 	for _, err := range errs {
@@ -113,7 +120,7 @@ func (e example) boot(t *testing.T, disk, initrd, words, script string) *vm.Resu
 	t.Helper()
 	r := vm.Run(t, vm.Options{
 		Boot: vm.Cold, Image: e.image, Disk: disk, Initrd: filepath.Join(e.dir, initrd+".img"),
-		Append: "root=/dev/disk/by-id/virtio-root rootfstype=ext4 " + words, Timeout: 15 * time.Minute,
+		Append: "root=/dev/disk/by-id/virtio-root rootfstype=ext4 " + words,
 	}, vm.Files{
 		"vendor": filepath.Join(e.dir, "vendor"), "sealsrv": laid(t, "sealant-server/usr/bin/sealsrv"), "newer.deb": newer(t, "sealant", "deb", t.TempDir()),
 	}, look+script)
@@ -158,12 +165,13 @@ const look = `
 	echo "failed: $(systemctl --failed --no-legend --plain | tr '\n' ' ')"
 `
 
-// TestExample is the story of the worked example on real Debian packages: a
-// machine whose process 1 gets its C library from a cryptex boots by dracut's
-// initrd, is improved and relaunches one service; boots into the improvement by
-// initramfs-tools' initrd with the root still read-only; removes it offline and
-// boots into the baseline.
+// TestExample is the story of the worked example on real Debian packages, from
+// the image that mkosi built: a machine whose process 1 gets its C library from a
+// cryptex boots by dracut's initrd, is improved and relaunches one service; boots
+// into the improvement by mkosi's own initrd with the root still read-only, and
+// removes it offline; boots into the baseline by initramfs-tools'.
 func TestExample(t *testing.T) {
+	vm.Proves(t, "the image that mkosi built boots with process 1's libc from a cryptex; a relaunched service has the new libssl, an untouched one the old; restart brings it to all, by mkosi's initrd; removal restores the old")
 	e := newExample(t)
 	disk := filepath.Join(t.TempDir(), "root")
 	e.image.NewRoot(t, disk)
@@ -193,7 +201,7 @@ func TestExample(t *testing.T) {
 		t.Errorf("the relaunched service has %q, the machine %q", improved, old)
 	}
 
-	r = e.boot(t, disk, "initramfs-tools", "ro", `
+	r = e.boot(t, disk, "mkosi-initrd", "ro", `
 		echo "untouched: $(version untouched)"
 		sealant status || true
 		sealant verify
@@ -204,7 +212,7 @@ func TestExample(t *testing.T) {
 	expect(t, r, "openssl", improved)
 	expect(t, r, "untouched", improved)
 
-	r = e.boot(t, disk, "dracut", "ro", `
+	r = e.boot(t, disk, "initramfs-tools", "ro", `
 		echo "untouched: $(version untouched)"
 		sealant status || true
 		sealant history

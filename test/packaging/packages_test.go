@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealant-os/sealant/test/systemd"
 	"github.com/sealant-os/sealant/test/vm"
 )
 
@@ -187,16 +188,29 @@ func TestARM64(t *testing.T) {
 		bin, dir, laid(t, "sealant-publisher/usr/bin/sealpub"))))
 }
 
-// TestInstallingPage runs the commands of docs/installing.md in a tree, as an
-// image's builder would.
+// TestInstallingPage runs the commands of docs/installing.md as an engineer would on
+// a machine that runs: systemd starts what is to run, an upgrade restarts the agent
+// alone, and when the package is purged nothing of it runs or has failed.
 func TestInstallingPage(t *testing.T) {
-	tree, inside := clean(t)
-	sh(t, fmt.Sprintf("cp %s %s/packages/", packages(t, "sealant_*_amd64.deb"), tree))
-	said := inside("ln -sf /bin/true /usr/local/sbin/update-initramfs; cd /packages; " + pageCommands(t, "installing.md"))
+	m := systemd.Boot(t, vm.Build(t).Tree(), func(root string) {
+		sh(t, fmt.Sprintf(`mkdir -p %[1]s/packages/newer %[1]s/usr/local/sbin %[1]s/usr/lib/sealant; ln -s /bin/true %[1]s/usr/local/sbin/update-initramfs
+			cp %[2]s %[1]s/packages/; cp %[3]s %[1]s/packages/newer/`,
+			root, packages(t, "sealant_*_amd64.deb"), newer(t, "sealant", "deb", t.TempDir())))
+	})
+	said := m.Run("cd /packages; " + pageCommands(t, "installing.md"))
 	t.Log(said)
 	for _, want := range []string{"enabled\nenabled\nenabled\n", "50-fleet.toml", "window"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page's commands never print %q", want)
 		}
 	}
+	t.Log(m.Run(`systemctl is-active sealant-launch.socket
+		test "$(systemctl show -P ConditionResult sealant.service)" = no # there is no baseline here
+		socket=$(systemctl show -P ActiveEnterTimestampMonotonic sealant-launch.socket)
+		dpkg -i /packages/newer/*.deb
+		test "$socket" = "$(systemctl show -P ActiveEnterTimestampMonotonic sealant-launch.socket)"
+		dpkg -P sealant
+		! systemctl is-active sealant-launch.socket sealant.service
+		test -z "$(systemctl list-units --all --no-legend --plain 'sealant*')"
+		test -z "$(systemctl --failed --no-legend --plain)"`))
 }

@@ -81,16 +81,11 @@ func (w *world) after(t *testing.T, mount string) {
 		serve; s check || true
 		s status || true
 		s history
-		ls $R/var/lib/sealant/sets $R/var/lib/sealant/patches
-		s verify`)
-	for _, want := range []string{"attached 42.4.0 baseline", "from delivered", "door 42.4\n", "operating system was updated", "os-update"} {
+		s verify
+		cd $R/var/lib/sealant; echo "left: $(ls -d sets/SI-* patches/SI-* 2>/dev/null | xargs)"`)
+	for _, want := range []string{"attached 42.4.0 baseline", "from delivered", "door 42.4\n", "operating system was updated", "os-update", "left: \n"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("it is not said: %q", want)
-		}
-	}
-	for _, gone := range []string{"sets/SI-2026-0001*", "patches/SI-2026-0001"} {
-		if left, _ := filepath.Glob(filepath.Join(w.dir, "device/var/lib/sealant", gone)); len(left) != 0 {
-			t.Errorf("not reclaimed: %v", left)
 		}
 	}
 }

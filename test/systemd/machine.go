@@ -26,11 +26,11 @@ import (
 //go:embed boot.sh
 var bootScript []byte
 
-// bootTime is how long a machine may take to come up.
-const bootTime = 90 * time.Second
+// bootTime is how long a machine may take to come up: it only ends what hangs.
+const bootTime = 10 * time.Minute
 
 // scriptTime is how long a script may take.
-const scriptTime = 60 * time.Second
+const scriptTime = 10 * time.Minute
 
 // Machine is a systemd that runs.
 type Machine struct {
@@ -198,7 +198,7 @@ func (m *Machine) Run(script string) string {
 func (m *Machine) Eventually(what, script string) string {
 	m.t.Helper()
 	var out string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(scriptTime); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		var err error
 		if out, err = m.Try("set -euo pipefail\n" + script); err == nil {
 			return out

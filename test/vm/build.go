@@ -74,7 +74,6 @@ func Cache() string {
 // call on a machine builds it, in about a minute.
 func Build(t testing.TB) *Image {
 	t.Helper()
-	need(t, "mmdebstrap", "qemu-system-x86_64", "mke2fs", "debugfs", "xz")
 	h := sha256.New()
 	err := fs.WalkDir(recipe, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -87,7 +86,9 @@ func Build(t testing.TB) *Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cached(t, hex.EncodeToString(h.Sum(nil))[:16], debian)
+	return image(t, hex.EncodeToString(h.Sum(nil))[:16], func(tree string) error {
+		return errors.Join(debian(tree, lines("recipe/packages")), open(tree))
+	})
 }
 
 // Derive returns a machine made from this one by change, which gets a copy of
@@ -95,8 +96,7 @@ func Build(t testing.TB) *Image {
 // change depends on: the same key of the same machine is built once.
 func (m *Image) Derive(t testing.TB, key string, change func(tree string) error) *Image {
 	t.Helper()
-	sum := sha256.Sum256([]byte(filepath.Base(m.dir) + "\x00" + key))
-	return cached(t, hex.EncodeToString(sum[:])[:16], func(t testing.TB, tree string) error {
+	return Make(t, filepath.Base(m.dir)+"\x00"+key, func(tree string) error {
 		if out, err := exec.Command("cp", "-a", "--reflink=auto", m.Tree(), tree).CombinedOutput(); err != nil {
 			return fmt.Errorf("cannot copy %s: %w: %s", m.Tree(), err, out)
 		}
@@ -104,36 +104,73 @@ func (m *Image) Derive(t testing.TB, key string, change func(tree string) error)
 	})
 }
 
-// cached returns the machine of that name from the cache; it makes it there
-// when it is new.
-func cached(t testing.TB, name string, make func(t testing.TB, tree string) error) *Image {
+// Make returns a machine whose tree make makes: a system with systemd, a kernel
+// in /boot, busybox, kmod, iproute2 and util-linux. What runs the tests' scripts
+// is put into it. The key stands for all that make depends on: the same key is
+// built once.
+func Make(t testing.TB, key string, make func(tree string) error) *Image {
+	t.Helper()
+	return image(t, named("machine", key), make)
+}
+
+// Debian returns the folder of a Debian trixie tree with these packages, for
+// programs that are newer there than here. It is no machine. It is made once.
+func Debian(t testing.TB, packages ...string) string {
+	t.Helper()
+	return filepath.Join(cached(t, named("debian", strings.Join(packages, "\x00")), func(dir string) error {
+		return debian(filepath.Join(dir, "root"), packages)
+	}), "root")
+}
+
+// named is the name in the cache of what is made of a key.
+func named(kind, key string) string {
+	sum := sha256.Sum256([]byte(kind + "\x00" + key))
+	return hex.EncodeToString(sum[:])[:16]
+}
+
+// image returns the machine of that name from the cache; it is made there of
+// the tree that make makes when it is new.
+func image(t testing.TB, name string, make func(tree string) error) *Image {
+	t.Helper()
+	need(t, "mmdebstrap", "qemu-system-x86_64", "mke2fs", "debugfs", "xz")
+	return &Image{cached(t, name, func(dir string) error {
+		m := &Image{dir}
+		for _, step := range []func(string) error{make, furnish, func(string) error { return m.finish() }} {
+			if err := step(m.Tree()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})}
+}
+
+// cached returns the folder of that name in the cache; make fills it when it is
+// new. Others that want the same wait; those that want something else don't.
+func cached(t testing.TB, name string, make func(dir string) error) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("building a machine needs root")
 	}
 	cache := Cache()
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	defer lock(t, filepath.Join(cache, "build.lock"))()
-	m := &Image{filepath.Join(cache, name)}
-	if _, err := os.Stat(filepath.Join(m.dir, "built")); err == nil {
-		_ = os.Chtimes(m.dir, time.Now(), time.Now())
-		return m
+	must(t, os.MkdirAll(cache, 0o755))
+	defer lock(t, filepath.Join(cache, name+".lock"))()
+	dir := filepath.Join(cache, name)
+	if _, err := os.Stat(filepath.Join(dir, "built")); err == nil {
+		_ = os.Chtimes(dir, time.Now(), time.Now())
+		return dir
 	}
 	prune(cache)
 	began := time.Now()
-	must(t, os.RemoveAll(m.dir))
-	must(t, os.MkdirAll(m.dir, 0o755))
-	must(t, make(t, m.Tree()))
-	must(t, m.finish())
-	must(t, os.WriteFile(filepath.Join(m.dir, "built"), nil, 0o644))
-	t.Logf("built machine %s in %.0f s", m.dir, time.Since(began).Seconds())
-	return m
+	must(t, os.RemoveAll(dir))
+	must(t, os.MkdirAll(dir, 0o755))
+	must(t, make(dir))
+	must(t, os.WriteFile(filepath.Join(dir, "built"), nil, 0o644))
+	t.Logf("built %s in %.0f s", dir, time.Since(began).Seconds())
+	return dir
 }
 
 // prune takes out of the cache what nothing has used for long, and what was
-// begun and never finished.
+// begun and never finished. What somebody makes now is locked, and stays.
 func prune(cache string) {
 	entries, _ := os.ReadDir(cache)
 	for _, entry := range entries {
@@ -143,14 +180,22 @@ func prune(cache string) {
 		}
 		dir := filepath.Join(cache, entry.Name())
 		_, unbuilt := os.Stat(filepath.Join(dir, "built"))
-		if time.Since(info.ModTime()) > unusedFor || unbuilt != nil {
+		if time.Since(info.ModTime()) < unusedFor && unbuilt == nil {
+			continue
+		}
+		held, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			os.RemoveAll(dir)
 		}
+		held.Close()
 	}
 }
 
-// debian makes the tree of the standard machine.
-func debian(t testing.TB, tree string) error {
+// debian makes a Debian tree with these packages.
+func debian(tree string, packages []string) error {
 	mirror := "http://deb.debian.org/debian"
 	if sources, err := os.ReadFile("/etc/apt/sources.list.d/debian.sources"); err == nil {
 		for line := range strings.Lines(string(sources)) {
@@ -162,16 +207,35 @@ func debian(t testing.TB, tree string) error {
 	}
 	run := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-		"--include="+strings.Join(lines("recipe/packages"), ","), "trixie", tree, "deb "+mirror+" trixie main")
+		"--include="+strings.Join(packages, ","), "trixie", tree, "deb "+mirror+" trixie main")
 	if out, err := run.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make a Debian tree: %w\n%s", err, out)
 	}
+	return nil
+}
+
+// open lets root log in without a password.
+func open(tree string) error {
 	if out, err := exec.Command("chroot", tree, "passwd", "-dq", "root").CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot open root's account: %w: %s", err, out)
 	}
+	return nil
+}
+
+// furnish makes a tree a machine of tests: its agent runs their scripts, and
+// units that cost time are masked.
+func furnish(tree string) error {
 	units := filepath.Join(tree, "etc/systemd/system")
+	wants := filepath.Join(units, "multi-user.target.wants/sealant-vm.service")
+	if err := os.MkdirAll(filepath.Dir(wants), 0o755); err != nil {
+		return err
+	}
+	links := map[string]string{wants: "../sealant-vm.service"}
 	for _, unit := range lines("recipe/masked") {
-		if err := os.Symlink("/dev/null", filepath.Join(units, unit)); err != nil && !errors.Is(err, fs.ErrExist) {
+		links[filepath.Join(units, unit)] = "/dev/null"
+	}
+	for path, to := range links {
+		if err := os.Symlink(to, path); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
@@ -192,12 +256,6 @@ func debian(t testing.TB, tree string) error {
 		if err := os.WriteFile(filepath.Join(tree, f.path), data, f.mode); err != nil {
 			return err
 		}
-	}
-	if err := os.MkdirAll(filepath.Join(units, "multi-user.target.wants"), 0o755); err != nil {
-		return err
-	}
-	if err := os.Symlink("../sealant-vm.service", filepath.Join(units, "multi-user.target.wants/sealant-vm.service")); err != nil {
-		return err
 	}
 	for path, text := range map[string]string{"etc/machine-id": "", "etc/hostname": "device\n", "etc/fstab": ""} {
 		if err := os.WriteFile(filepath.Join(tree, path), []byte(text), 0o644); err != nil {

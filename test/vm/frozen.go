@@ -72,7 +72,7 @@ func (m *Image) freezeOnce(t testing.TB, saved frozen) (said string, err error) 
 	case err := <-run.done:
 		run.done <- err
 		return "", fmt.Errorf("the machine ended while booting (%v)\n%s", err, run.console.text())
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		return "", fmt.Errorf("the machine did not come up\n%s", run.console.text())
 	}
 	if err := save(control, saved.state+".new"); err != nil {
@@ -90,7 +90,7 @@ func save(control, state string) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	in := json.NewDecoder(bufio.NewReader(conn))

@@ -44,6 +44,10 @@ type machine struct {
 // defaultMemory is what a machine has, in MiB.
 const defaultMemory = 1024
 
+// patience is how long a machine may take to come up, or to run a script: it
+// only ends what hangs, also on a host that has no time for it.
+const patience = 20 * time.Minute
+
 // maxTries is how often a machine is started whose boot misfires.
 const maxTries = 4
 
@@ -142,11 +146,7 @@ func (o Options) start(dir, exchange string) (ending, error) {
 
 // wait waits for the machine's end, or for the moment of a power cut.
 func (m *machine) wait(o Options) (ending, error) {
-	limit := o.Timeout
-	if limit == 0 {
-		limit = 3 * time.Minute
-	}
-	timeout := time.NewTimer(limit)
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	var cut <-chan time.Time
 	said := m.console.said(o.Cut.At)
@@ -169,7 +169,7 @@ func (m *machine) wait(o Options) (ending, error) {
 			return ending{console: m.console.text(), cut: true}, nil
 		case <-timeout.C:
 			m.kill()
-			return ending{console: m.console.text()}, fmt.Errorf("the machine did not end within %s", limit)
+			return ending{console: m.console.text()}, fmt.Errorf("the machine did not end within %s", patience)
 		}
 	}
 }

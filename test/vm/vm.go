@@ -68,15 +68,14 @@ type Options struct {
 	Data string
 
 	// These need a boot, Bare or Cold.
-	Disk           string        // the root disk's file, which keeps what is written; Image.NewRoot makes one. "": a scratch copy
-	Kernel, Initrd string        // others than the image's
-	Append         string        // words for the kernel's command line
-	TPM            string        // folder of a TPM's state: a TPM 2.0 by swtpm (tpm-crb); made when there is none
-	EFI            string        // file of the firmware's variables: UEFI by OVMF; made when there is none
-	Args           []string      // more arguments for qemu
-	Memory         int           // MiB; 0: 1024
-	Timeout        time.Duration // 0: 3 minutes; then the test ends
-	Cut            Cut           // when to cut the power
+	Disk           string   // the root disk's file, which keeps what is written; Image.NewRoot makes one. "": a scratch copy
+	Kernel, Initrd string   // others than the image's
+	Append         string   // words for the kernel's command line
+	TPM            string   // folder of a TPM's state: a TPM 2.0 by swtpm (tpm-crb); made when there is none
+	EFI            string   // file of the firmware's variables: UEFI by OVMF; made when there is none
+	Args           []string // more arguments for qemu
+	Memory         int      // MiB; 0: 1024
+	Cut            Cut      // when to cut the power
 }
 
 // Cut is a moment for a power cut: the machine is killed when the time After
@@ -122,6 +121,15 @@ func (r *Result) Line(name string) string {
 		}
 	}
 	return found
+}
+
+// Proves says what a test has shown, when it ends well: make test-all prints it.
+func Proves(t testing.TB, what string) {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			t.Logf("proved: %s", what)
+		}
+	})
 }
 
 // Run starts a machine, runs the script in it and waits for its end. It ends

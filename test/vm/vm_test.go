@@ -13,6 +13,7 @@ import (
 // TestResumed shows what a resumed machine has: the kernel's features that the
 // device needs, the files it was given, and a way to give some back.
 func TestResumed(t *testing.T) {
+	Proves(t, "a saved machine goes on with the kernel features that a device needs")
 	given := filepath.Join(t.TempDir(), "given")
 	must(t, os.WriteFile(given, []byte("hello\n"), 0o644))
 	r := Run(t, Options{}, Files{"a/given": given}, `
@@ -38,6 +39,7 @@ func TestResumed(t *testing.T) {
 // TestPowerCut shows that a data disk keeps what was synced before the power
 // was cut, and nothing that was still to come.
 func TestPowerCut(t *testing.T) {
+	Proves(t, "a power cut keeps what was synced and loses what was not")
 	disk := filepath.Join(t.TempDir(), "disk")
 	NewDisk(t, disk, "")
 	r := Run(t, Options{Boot: ResumedBare, Data: disk, Cut: Cut{At: "now", After: 100 * time.Millisecond}}, nil, `
@@ -65,6 +67,7 @@ func TestPowerCut(t *testing.T) {
 
 // TestFirmwareAndTPM boots without systemd, by UEFI, with a TPM.
 func TestFirmwareAndTPM(t *testing.T) {
+	Proves(t, "a machine boots by UEFI with a TPM")
 	dir := t.TempDir()
 	r := Run(t, Options{Boot: Bare, TPM: filepath.Join(dir, "tpm"), EFI: filepath.Join(dir, "vars"), Append: "word"}, nil, `
 		echo "pid 1: $(cat /proc/1/comm)"

@@ -18,6 +18,7 @@ import (
 // A crash is told by the journal of systemd-coredump, with what the process was and
 // saw; a record that somebody else wrote is not believed.
 func TestDumps(t *testing.T) {
+	vm.Proves(t, "a crash is attributed by the journal of systemd-coredump, with the mounts that the process saw")
 	program := filepath.Join(t.TempDir(), "watch")
 	build := exec.Command("go", "build", "-o", program, "./watch")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

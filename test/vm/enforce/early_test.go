@@ -5,7 +5,6 @@ package enforce
 import (
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -23,6 +22,7 @@ StandardOutput=file:/run/strict.txt
 // TestEarly boots with systemd's units: what isn't listed is refused before the
 // system has come up, without an agent; and a strict service is one.
 func TestEarly(t *testing.T) {
+	vm.Proves(t, "what no trust cache lists is refused before sysinit.target, without an agent; a strict service is one")
 	root := t.TempDir()
 	deliver(t, root)
 	disk := filepath.Join(t.TempDir(), "disk")
@@ -47,7 +47,7 @@ func TestEarly(t *testing.T) {
 	if r.Code != 0 {
 		t.Fatalf("%d %s\n%s", r.Code, r.Out, r.Console)
 	}
-	r = vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk, Timeout: 6 * time.Minute}, nil, `
+	r = vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk}, nil, `
 		W=/usr/lib/cryptexes/web
 		try() {
 			name=$1; shift

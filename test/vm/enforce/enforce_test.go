@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -38,8 +37,9 @@ func compiled(t *testing.T, args ...string) string {
 
 // TestKernel runs the tests of device/enforce in the machine.
 func TestKernel(t *testing.T) {
+	vm.Proves(t, "the BPF LSM program refuses what no trust cache lists, on a kernel that runs it")
 	tests := compiled(t, "test", "-c", "./device/enforce")
-	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare, Timeout: 6 * time.Minute}, vm.Files{"enforce.test": tests}, `
+	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare}, vm.Files{"enforce.test": tests}, `
 		./enforce.test -test.v -test.bench . -test.benchtime 20x 2>&1
 		code=$?
 		dmesg | grep -iE 'BUG|oops|bpf' | tail -5
@@ -54,6 +54,7 @@ func TestKernel(t *testing.T) {
 // not list, by the delivered images, and takes it through what a person and a
 // restarted agent do.
 func TestDevice(t *testing.T) {
+	vm.Proves(t, "an unlisted file, library or preload of a cryptex does not execute, whether the agent runs, was killed or restarted; strict apps execute nothing else")
 	root := t.TempDir()
 	deliver(t, root)
 	files := vm.Files{
@@ -61,7 +62,7 @@ func TestDevice(t *testing.T) {
 		"sealant":      compiled(t, "build", "./cmd/sealant"),
 		"sealant-boot": compiled(t, "build", "./cmd/sealant-boot"),
 	}
-	r := vm.Run(t, vm.Options{Timeout: 6 * time.Minute}, files, `
+	r := vm.Run(t, vm.Options{}, files, `
 		cp -a root/. / && cp sealant sealant-boot /usr/bin/ && mkdir -p /etc/sealant/apps.d /etc/sealant/policy.d
 		W=/usr/lib/cryptexes/web
 		try() { # prints "NAME: ok", or what it was told

@@ -15,6 +15,7 @@ import (
 // is staged is guarded from its first moment, the one that runs stays guarded, and
 // an image that both sets have has one list.
 func TestSwitch(t *testing.T) {
+	vm.Proves(t, "a staged set is guarded from its first moment, and the one that runs stays guarded")
 	d := rig.New(t, rig.NewVendor(t))
 	set := d.Improve("SI-2026-0001", 1)
 	must(t, d.Store.Stage(set.ID))

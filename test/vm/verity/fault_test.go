@@ -30,6 +30,7 @@ int main(int n, char **arg) {
 // A block that is damaged on the disk: the kernel refuses it, the app that maps it
 // dies of SIGBUS, and the device says repair; nothing is counted against anybody.
 func TestFault(t *testing.T) {
+	vm.Proves(t, "a damaged block kills its reader by SIGBUS, is called damage to repair, and counts against nobody")
 	w := newWorld(t, "")
 	source, program := filepath.Join(t.TempDir(), "touch.c"), filepath.Join(t.TempDir(), "touch")
 	if err := os.WriteFile(source, []byte(toucher), 0o644); err != nil {

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -44,6 +43,7 @@ func build(t testing.TB, args ...string) {
 // TestOnAKernelWithVerity runs the tests of the packages that attach content on
 // a kernel that guards it, where the host's may only check it when mounting.
 func TestOnAKernelWithVerity(t *testing.T) {
+	vm.Proves(t, "attaching and its tests hold with dm-verity, and leave no loop device, dm device or mount")
 	files := vm.Files{"spec/vectors/run": "../../../spec/vectors/run", "linux.test": tests(t, "internal/linux"), "activate.test": tests(t, "device/activate")}
 	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare}, files, `
 		export TMPDIR=/var/tmp/t; mkdir -p $TMPDIR at/two; cd at/two
@@ -73,7 +73,8 @@ func TestOnAKernelWithVerity(t *testing.T) {
 // and mounts stay as many as they were (300 times on the host's kernel:
 // test/e2e).
 func TestCycles(t *testing.T) {
-	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare, Timeout: 8 * time.Minute}, vm.Files{"e2e.test": tests(t, "test/e2e")}, `
+	vm.Proves(t, "cycles of install, restart, remove, restart leave as many mounts, loop and dm devices as there were")
+	r := vm.Run(t, vm.Options{Boot: vm.ResumedBare}, vm.Files{"e2e.test": tests(t, "test/e2e")}, `
 		export TMPDIR=/var/tmp SEALANT_CYCLES=40
 		./e2e.test -test.v -test.run '^TestCycles$' >out/e2e.txt 2>&1; rc=$?
 		sleep 2
@@ -93,6 +94,7 @@ func TestCycles(t *testing.T) {
 // TestCorruptionPolicy: policy may have the kernel restart the machine, or
 // panic, when it meets a damaged block.
 func TestCorruptionPolicy(t *testing.T) {
+	vm.Proves(t, "policy has the kernel restart or panic at a damaged block")
 	w := newWorld(t, "")
 	at := parts(t, filepath.Join(w.images, "base/web.cryptex"))["data"]
 	for word, said := range map[string]string{"restart": "dm-verity device corrupted", "panic": "Kernel panic - not syncing: dm-verity device corrupted"} {

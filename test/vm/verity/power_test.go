@@ -57,6 +57,7 @@ const tour = `
 // under way, the next start finds a whole device: the old set or the new one,
 // every byte as it should be, and goes on. SEALANT_VM_CUTS is the number of cuts.
 func TestPowerCut(t *testing.T) {
+	vm.Proves(t, "cut at any moment of install, boot, confirm, remove and reapply, a device comes up whole, old or new, and goes on")
 	cuts := 7
 	if n, err := strconv.Atoi(os.Getenv("SEALANT_VM_CUTS")); err == nil {
 		cuts = n
@@ -65,7 +66,7 @@ func TestPowerCut(t *testing.T) {
 	disk := w.disk(t)
 	random := rand.New(rand.NewPCG(uint64(cuts), 42))
 	for n := range cuts + 1 {
-		o := vm.Options{Data: disk, Timeout: 2 * time.Minute}
+		o := vm.Options{Data: disk}
 		what, from := "no cut", "any"
 		if n < cuts {
 			j := journeys[n%len(journeys)]

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/test/vm"
@@ -48,12 +47,13 @@ func parts(t *testing.T, path string) map[string]int64 {
 // in every part of the image and in the ticket, another device's state is put
 // in place, the disk is full.
 func TestDevice(t *testing.T) {
+	vm.Proves(t, "a flipped byte in each part of image and ticket, another device's state: refused, the baseline runs; no exec or read fails during a switch; damage is repaired; removal works offline on a full disk")
 	w := newWorld(t, "")
 	var flips strings.Builder
 	for part, at := range parts(t, filepath.Join(w.images, "a/web.cryptex")) {
 		fmt.Fprintf(&flips, "attack %s $image %d\n", part, at)
 	}
-	r := w.run(t, vm.Options{Data: w.disk(t), Timeout: 7 * time.Minute}, `
+	r := w.run(t, vm.Options{Data: w.disk(t)}, `
 		boot; content
 		# A program is started and a file read, again and again, until the end of the story.
 		loop() {
@@ -80,16 +80,19 @@ func TestDevice(t *testing.T) {
 
 		image=$(grep -l "^web a" $D/var/lib/sealant/images/* | head -1)
 		attack() {
-			[ $1 = none ] || flip $2 $3
+			[ "$1" = none ] || flip $2 $3
 			boot >/dev/null 2>&1; rc=$?
 			read=$(tail -n +2 $D/usr/lib/cryptexes/web/numbers 2>/dev/null | md5sum | cut -c1-8)
 			echo "$1: $rc, $(content), $read, $(record | grep -o '"reason":"[a-z-]*"' | head -1)"
-			[ $1 = none ] || flip $2 $3
+			[ "$1" = none ] || flip $2 $3
 		}
 		attack none
 		`+flips.String()+`
 		set=$D/var/lib/sealant/$(readlink $D/var/lib/sealant/current)
-		attack ticket $set/ticket.im4m 300
+		# A byte in the ticket's head, its claims, its certificate, its signature.
+		n=$(stat -c %s $set/ticket.im4m)
+		for at in 2 40 300 $((n / 2)) $((n * 3 / 4)) $((n - 2)); do attack "ticket $at of $n" $set/ticket.im4m $at; done
+		ls $set
 
 		# What was damaged is found, and made anew.
 		at=`+fmt.Sprint(parts(t, filepath.Join(w.images, "a/web.cryptex"))["data"])+`
@@ -131,6 +134,13 @@ func TestDevice(t *testing.T) {
 		sealant confirm; echo "confirm full: $?"
 		rm /d/full /d/full2
 
+		# Damage of the delivered image, when there is nothing else: it is not attached.
+		delivered=$D/usr/lib/sealant/base/web.cryptex
+		flip $delivered `+fmt.Sprint(parts(t, filepath.Join(w.images, "base/web.cryptex"))["superblock"])+`
+		boot 2>/dev/null; echo "delivered damaged: $?, $($D/usr/lib/cryptexes/web/run && echo runs)"
+		flip $delivered `+fmt.Sprint(parts(t, filepath.Join(w.images, "base/web.cryptex"))["superblock"])+`
+		boot; echo "delivered mended: $?, $(content)"
+
 		umount $D/usr/lib/cryptexes/*; umount -l $D/run; sleep 1
 		echo "left: $(devices)"
 	`)
@@ -165,7 +175,15 @@ func TestDevice(t *testing.T) {
 			t.Errorf("%s: %q", part, got)
 		}
 	}
-	if got := r.Line("ticket"); !strings.HasPrefix(got, "31, os base, web base, ") {
-		t.Errorf("ticket: %q", got)
+	tickets := 0
+	for line := range strings.Lines(r.Out) {
+		if name, got, _ := strings.Cut(line, ": "); strings.HasPrefix(name, "ticket ") {
+			if tickets++; !strings.HasPrefix(got, "31, os base, web base, ") {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+	}
+	if tickets != 6 {
+		t.Errorf("%d bytes of the ticket were flipped", tickets)
 	}
 }

@@ -16,6 +16,7 @@ import (
 // of a translated processor, some twenty times slower than a real one; what is
 // held is only that sealant-boot is no slower than the two programs.
 func TestBootTime(t *testing.T) {
+	vm.Proves(t, "attaching at boot was measured beside veritysetup and mount")
 	w := newWorld(t, "")
 	var open strings.Builder
 	for i, name := range []string{"os", "web"} {

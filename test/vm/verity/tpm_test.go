@@ -14,6 +14,7 @@ import (
 // an older day, and state that was copied to another machine, is refused at
 // boot; the baseline comes up.
 func TestTPM(t *testing.T) {
+	vm.Proves(t, "older state, and state copied to another machine, is refused by the TPM's counter")
 	mine, other := filepath.Join(t.TempDir(), "tpm"), filepath.Join(t.TempDir(), "other")
 	w := newWorld(t, mine)
 	disk := w.disk(t)

@@ -14,6 +14,7 @@ import (
 // TestEarlyUnit boots systemd with sealant-boot.service: the cryptexes are there
 // before anything runs that waits for sysinit.target, guarded by the kernel.
 func TestEarlyUnit(t *testing.T) {
+	vm.Proves(t, "sealant-boot.service attaches before sysinit.target, guarded by the kernel")
 	w := newWorld(t, "")
 	disk, probe := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "probe.service")
 	vm.Build(t).NewRoot(t, disk)
