@@ -23,7 +23,7 @@ func TestOSTree(t *testing.T) {
 			mkdir -p os$1/usr/etc os$1/usr/lib/modules/6.12; echo kernel $1 >os$1/usr/lib/modules/6.12/vmlinuz; echo initrd >os$1/usr/lib/modules/6.12/initramfs.img
 			mkdir -p os$1/{var,sysroot,run,proc,dev,sys,tmp,boot}; ln -sfn sysroot/ostree os$1/ostree
 			printf 'ID=example\nPRETTY_NAME="ExampleOS 42.%%s"\nVERSION_ID=42.%%s\n' $1 $1 >os$1/usr/lib/os-release
-			ostree --repo=$R/ostree/repo commit -q -b example --tree=dir=os$1
+			ostree --repo=$R/ostree/repo commit -b example --tree=dir=os$1 >/dev/null
 			ostree admin --sysroot=$R deploy --os=example example
 		}
 		# start N: what an initrd does with the Nth entry of the boot loader, 1 the newest.
@@ -31,7 +31,8 @@ func TestOSTree(t *testing.T) {
 			mount -o loop disk $R
 			words=$(cat $(ls -r $R/boot/loader/entries/* | sed -n $1p) | sed -n 's/^options //p')
 			echo "$words" >words; mount --bind words /proc/cmdline
-			newer lib/ostree/ostree-prepare-root $R; umount /proc/cmdline
+			mount -t tmpfs run /run; newer lib/ostree/ostree-prepare-root $R; umount /run /proc/cmdline
+			mount --bind $R/sysroot/ostree/deploy/example/var $R/var # as ostree's generator has systemd do
 			grep " $R/usr " /proc/self/mounts; ! touch $R/usr/probe
 			boot; sh $R/usr/lib/cryptexes/web/usr/bin/door
 		}
@@ -39,7 +40,7 @@ func TestOSTree(t *testing.T) {
 	w.run(t, `truncate -s 128M disk; mke2fs -q -F -t ext4 disk; mkdir old; cp -a $R/{etc,var} old/
 		mount -o loop disk $R; ostree admin init-fs $R; ostree admin --sysroot=$R os-init example
 		deploy 3; ostree admin --sysroot=$R status
-		cp -a old/var/lib/sealant $R/ostree/deploy/example/var/lib/; cp -a old/etc/sealant $R/ostree/deploy/example/deploy/*/etc/`)
+		mkdir -p $R/ostree/deploy/example/var/lib; cp -a old/var/lib/sealant $R/ostree/deploy/example/var/lib/; cp -a old/etc/sealant $R/ostree/deploy/example/deploy/*/etc/`)
 	said := w.run(t, `start 1`) + w.run(t, `mount -o loop disk $R; deploy 4; ostree admin --sysroot=$R status`) +
 		w.run(t, `start 1`) + w.run(t, `start 2`)
 	var doors []string
@@ -79,7 +80,7 @@ func TestContainer(t *testing.T) {
 		mv $tree/etc $tree/usr/etc; rm -rf $tree/var $tree/boot; mkdir $tree/var $tree/boot $tree/sysroot; ln -s sysroot/ostree $tree/ostree
 		truncate -s 2G disk; mke2fs -q -F -t ext4 disk; mkdir p; mount -o loop disk p
 		ostree admin init-fs p; ostree admin --sysroot=p os-init example
-		ostree --repo=p/ostree/repo commit -q -b example --tree=dir=$tree
+		ostree --repo=p/ostree/repo commit -b example --tree=dir=$tree >/dev/null
 		ostree admin --sysroot=p deploy --os=example example
 		sed -n "s/^options //p" p/boot/loader/entries/* >words; mount --bind words /proc/cmdline
 		/usr/lib/ostree/ostree-prepare-root /run/work/p

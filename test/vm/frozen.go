@@ -35,17 +35,22 @@ func (m *Image) frozen(b Boot) frozen {
 	return frozen{base + ".ext4", base + ".state", words}
 }
 
-// freeze boots the machine and saves it, unless that has been done. The caller
-// holds the lock.
-func (m *Image) freeze(t testing.TB, b Boot) error {
+// freeze boots the machine and saves it, unless that has been done.
+func (m *Image) freeze(t testing.TB, b Boot) {
+	t.Helper()
+	defer lock(t, m.dir+".lock")()
 	saved := m.frozen(b)
 	if _, err := os.Stat(saved.state); err == nil {
-		return nil
+		return
 	}
+	defer turn(t)()
 	for tries := 1; ; tries++ {
 		console, err := m.freezeOnce(t, saved)
-		if err == nil || tries == maxTries || !misfired(console) {
-			return err
+		if err == nil {
+			return
+		}
+		if tries == maxTries || !misfired(console) {
+			t.Fatal(err)
 		}
 	}
 }

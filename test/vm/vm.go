@@ -26,8 +26,8 @@
 //
 // A machine has 2 processors, 1 GiB of memory, no network but loopback, a root
 // disk that forgets what is written unless Options.Disk keeps it, and a data
-// disk when Options.Data names one. Only one machine runs at a time on a host:
-// Run takes the lock file $SEALANT_VM_LOCK (by default "lock" in the cache).
+// disk when Options.Data names one. As many machines run at a time on a host as
+// it has processors: a script keeps one busy.
 //
 // Tests that use it carry the build tag "slow" and live below test/vm.
 package vm
@@ -39,8 +39,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -148,10 +150,10 @@ func Run(t testing.TB, o Options, files Files, script string) *Result {
 	must(t, newExchange(exchange, filepath.Join(dir, "in"), files, script))
 	r := &Result{Code: -1, Dir: filepath.Join(dir, "out")}
 
-	defer lock(t, lockFile(t))()
 	if o.Boot <= ResumedBare {
-		must(t, o.Image.freeze(t, o.Boot))
+		o.Image.freeze(t, o.Boot)
 	}
+	defer turn(t)()
 	var end ending
 	var err error
 	for range maxTries {
@@ -172,12 +174,21 @@ func Run(t testing.TB, o Options, files Files, script string) *Result {
 	return r
 }
 
-func lockFile(t testing.TB) string {
-	if path := os.Getenv("SEALANT_VM_LOCK"); path != "" {
-		return path
+// turn waits until one machine more may run on this host; the result gives the
+// place back.
+func turn(t testing.TB) func() {
+	t.Helper()
+	for {
+		for n := range runtime.NumCPU() {
+			f, err := os.OpenFile(filepath.Join(Cache(), fmt.Sprintf("turn-%d.lock", n)), os.O_RDWR|os.O_CREATE, 0o644)
+			must(t, err)
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				return func() { f.Close() }
+			}
+			f.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	must(t, os.MkdirAll(Cache(), 0o755))
-	return filepath.Join(Cache(), "lock")
 }
 
 // exchangeSize is the size of an exchange disk, in bytes. It is sparse.
