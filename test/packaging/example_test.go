@@ -46,18 +46,19 @@ func newExample(t *testing.T) example {
 				# The older: without the second of the archives.
 				sed -i '/^$/,$d' $work/old/mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources
 				sed -i 's|^"$SRCDIR/initrd".*|"$SRCDIR/initrd" "$BUILDROOT" initramfs-tools; mv "$BUILDROOT/boot/initrd.img" "$OUTPUTDIR/initramfs-tools.img"\n&|; s|^"$SRCDIR/split"|cp "$BUILDROOT/usr/lib/x86_64-linux-gnu/libcrypto.so.3" "$OUTPUTDIR/"\n&|' $work/old/mkosi.finalize
-				# Where Debian has no newer one at the moment, the vendor made its own. An initrd of it is not needed.
+				# The newer: only what the cryptexes are made of. Where Debian has no newer one at the moment, the vendor made its own.
+				sed -i '/linux-image\|systemd\|udev\|dbus\|polkit\|kmod\|iproute2\|dracut\|sealant/d' $work/new/mkosi.conf
 				sed -i 's|^"$SRCDIR/initrd".*|cd "$BUILDROOT/usr/lib/x86_64-linux-gnu"; ! cmp "$SRCDIR/libcrypto.so.3" libcrypto.so.3 \|\| sed -i "s/\\(OpenSSL 3\\.[0-9]*\\)\\.[0-9]/\\1.X/" libcrypto.so.3|' $work/new/mkosi.finalize
-				# What is of the test: a fast boot, no second initrd, a root that is made writable by a unit.
-				units=$work/extra/etc/systemd/system; mkdir -p $units/sysinit.target.wants $work/extra/usr/local/sbin
+				# What is of the test: a fast boot, a root that is made writable by a unit.
+				units=$work/extra/etc/systemd/system; mkdir -p $units/sysinit.target.wants
 				ln -s /dev/null $units/nginx.service
 				printf '[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\n[Service]\nType=oneshot\nExecStart=/usr/bin/mount -o remount,rw /\n' >$units/writable.service
-				ln -s ../writable.service $units/sysinit.target.wants/
-				ln -s /bin/true $work/extra/usr/local/sbin/update-initramfs`, work, deb, abs(t, "../../examples")),
+				ln -s ../writable.service $units/sysinit.target.wants/`, work, deb, abs(t, "../../examples")),
 			step(`mkosi() { inside %[1]s %[2]s mkosi --package-cache-dir /run/work/cache --extra-search-path /run/work/bin --force "$@"; }
-				of() { mkosi --directory /run/work/$1 --skeleton-tree /run/work/extra --package initramfs-tools-core,busybox-static,procps,zstd build >%[2]s/$1.log 2>&1 || { tail -50 %[2]s/$1.log; exit 1; }; }
-				of old; mv %[2]s/old/mkosi.output/libcrypto.so.3 %[2]s/new/; of new
-				mkosi --directory /run/work/initrd --extra-tree /run/work/old/mkosi.output/example/usr/lib/modules:/usr/lib/modules build >%[2]s/initrd.log 2>&1 || { tail -50 %[2]s/initrd.log; exit 1; }
+				of() { d=$1; shift; mkosi --directory /run/work/$d "$@" build >%[2]s/$d.log 2>&1 || { tail -50 %[2]s/$d.log; exit 1; }; }
+				of old --skeleton-tree /run/work/extra --package initramfs-tools-core,busybox-static,procps,zstd
+				mv %[2]s/old/mkosi.output/libcrypto.so.3 %[2]s/new/; of new
+				of initrd --extra-tree /run/work/old/mkosi.output/example/usr/lib/modules:/usr/lib/modules
 				ls -l %[2]s/*/mkosi.output`, tools, work),
 			// The vendor: a baseline, which the image carries, and an improvement.
 			step(`cd %[1]s; mv old/mkosi.output/example %[2]s; mv old/mkosi.output/example.images images; mv new/mkosi.output/example.images images-new
