@@ -58,11 +58,11 @@ func newExample(t *testing.T) example {
 				of() { d=$1; shift; mkosi --directory /run/work/$d "$@" build >%[2]s/$d.log 2>&1 || { tail -50 %[2]s/$d.log; exit 1; }; }
 				of old --skeleton-tree /run/work/extra --package initramfs-tools-core,busybox-static,procps,zstd
 				mv %[2]s/old/mkosi.output/libcrypto.so.3 %[2]s/new/; of new
-				of initrd --extra-tree /run/work/old/mkosi.output/example/usr/lib/modules:/usr/lib/modules
+				of initrd --sandbox-tree /run/work/old/mkosi.sandbox --extra-tree /run/work/old/mkosi.output/example/usr/lib/modules:/usr/lib/modules
 				ls -l %[2]s/*/mkosi.output`, tools, work),
 			// The vendor: a baseline, which the image carries, and an improvement.
 			step(`cd %[1]s; mv old/mkosi.output/example %[2]s; mv old/mkosi.output/example.images images; mv new/mkosi.output/example.images images-new
-				mv old/mkosi.output/initramfs-tools.img ..; mv %[2]s/boot/initrd.img ../dracut.img; mv initrd/mkosi.output/initrd* ../mkosi-initrd.img
+				mv old/mkosi.output/initramfs-tools.img ..; mv %[2]s/boot/initrd.img ../dracut.img; mv initrd/mkosi.output/initrd.cpio.zst ../mkosi-initrd.img
 				sealpub init vendor --product ExampleOS --os-version 42.3.0 --throwaway
 				sealpub release baseline --dir vendor images/os.cryptex images/web.cryptex
 				%[3]s/deliver %[2]s vendor images
@@ -87,7 +87,7 @@ func newExample(t *testing.T) example {
 // builder is a Debian tree with the programs that make images: mkosi, buildah.
 func builder(t *testing.T) string {
 	t.Helper()
-	return vm.Debian(t, "mkosi", "reprepro", "buildah", "ca-certificates", "ostree", "ostree-boot")
+	return vm.Debian(t, "mkosi", "reprepro", "buildah", "netavark", "ca-certificates", "ostree", "ostree-boot")
 }
 
 // inside TREE FOLDER COMMAND…: runs a command in a tree, as root of a mount

@@ -26,6 +26,8 @@ func TestOSTree(t *testing.T) {
 			ostree --repo=$R/ostree/repo commit -b example --tree=dir=os$1 >/dev/null
 			ostree admin --sysroot=$R deploy --os=example example
 		}
+		# A deployment's top folder can't be changed.
+		boot() { ! mountpoint -q $R/run || umount -l $R/run; mount -t tmpfs run $R/run; sealant-boot --root $R 2>&1 || echo "exit $?"; }
 		# start N: what an initrd does with the Nth entry of the boot loader, 1 the newest.
 		start() {
 			mount -o loop disk $R
@@ -69,11 +71,11 @@ func TestContainer(t *testing.T) {
 		cp %[2]s/* .; cp %[3]s packages/; cp "$(command -v sealpub)" .
 		sealpub init vendor --product ExampleOS --os-version 42.3.0 --throwaway >/dev/null
 		tar -cf ../base.tar -C %[4]s .`, work, abs(t, "../../examples/bootc"), packages(t, "sealant_*_amd64.deb"), vm.Build(t).Tree()))
-	said := sh(t, inside+fmt.Sprintf(`inside %s %s sh -euc '
+	said := sh(t, inside+fmt.Sprintf(`inside %s %s bash -euc '
 		cd /run/work; export TMPDIR=/run/work/b
 		b() { buildah --root /run/work/b/root --runroot /run/work/b/run --storage-driver overlay "$@"; }
 		c=$(b from scratch); b add -q $c base.tar /; b commit -q $c base; b rm $c; rm base.tar
-		b build --isolation chroot --layers=false --build-arg BASE=localhost/base --volume /run/work/bootc/vendor:/vendor -t example bootc
+		b build --isolation chroot --ulimit nofile=$(ulimit -Hn) --ulimit nproc=$(ulimit -Hu) --layers=false --build-arg BASE=localhost/base --volume /run/work/bootc/vendor:/vendor -t example bootc
 		c=$(b from localhost/example); tree=$(b mount $c)
 		grep -q "\"subtype\": *\"os\"" $tree/usr/lib/sealant/base.json; readlink $tree/usr/bin/openssl
 		# As bootc encapsulates a tree, deploys it and boots it.
