@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealant-os/sealant/test/vm"
 )
@@ -37,7 +36,7 @@ func TestRestart(t *testing.T) {
 		put["usr/lib/systemd/system/"+unit] = filepath.Join("../../../packaging/systemd", unit)
 	}
 	vm.Put(t, disk, put)
-	r := vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk, Timeout: 8 * time.Minute, Args: []string{"-action", "reboot=reset"}}, nil, `
+	r := vm.Run(t, vm.Options{Boot: vm.Cold, Disk: disk, Args: []string{"-action", "reboot=reset"}}, nil, `
 		said=/var/tmp/said
 		say() { echo "$@" >>$said; echo "$@" >/dev/ttyS0; }
 		seen() { say "$1: $(cat /usr/lib/cryptexes/web/version), $(tr -d ' \n' </run/sealant/boot.json)"; }
