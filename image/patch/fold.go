@@ -90,6 +90,9 @@ func parseFold(f *fields) *Fold {
 
 // check looks whether all members are where they can be.
 func (x *Fold) check(h *Header) error {
+	if x == nil {
+		return nil
+	}
 	if n := len(x.From); n > 0 && x.From[n-1].At >= h.SourceSize {
 		return fmt.Errorf("a member lies outside the source")
 	}
@@ -128,7 +131,7 @@ func (x *Fold) memory() int64 {
 
 // steps is how many steps deflaters may take in all: no member that is worth it
 // comes near.
-func (h *Header) steps() int64 { return 1<<26 + h.SourceSize + h.ResultSize }
+func (h *Header) steps() int64 { return 1<<25 + h.SourceSize + h.ResultSize }
 
 // unfold inflates the source's members.
 func (a *applier) unfold() error {

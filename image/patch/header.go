@@ -148,17 +148,16 @@ func (h *Header) marshal() []byte {
 	for _, t := range h.Transforms {
 		num(int64(t.ID))
 		num(int64(t.Version))
-		if t.ID == elfTransform {
+		switch t.ID {
+		case elfTransform:
 			num(h.Tables)
-		}
-		if t.ID == sealTransform {
+		case sealTransform:
 			num(h.Seal.DataSize)
 			b = append(b, byte(len(h.Seal.Name)))
 			b = append(b, h.Seal.Name...)
 			b = append(b, byte(h.Seal.Subtype))
 			b = append(b, h.Seal.Salt[:]...)
-		}
-		if t.ID == foldTransform {
+		case foldTransform:
 			b = h.Fold.marshal(b)
 		}
 	}
@@ -301,10 +300,10 @@ func parseHeader(b []byte) (*Header, error) {
 			return nil, damaged("transforms are not in order")
 		}
 		last, t.Name = int64(t.ID), known.name
-		if t.ID == elfTransform {
+		switch t.ID {
+		case elfTransform:
 			h.Tables = f.num(maxSize, "memory for references")
-		}
-		if t.ID == sealTransform {
+		case sealTransform:
 			s := &Seal{DataSize: f.num(maxSize, "data size")}
 			s.Name = string(f.bytes(int(f.bytes(1)[0])))
 			s.Subtype = image.Subtype(f.bytes(1)[0])
@@ -313,8 +312,7 @@ func parseHeader(b []byte) (*Header, error) {
 				f.fail("name is too long")
 			}
 			h.Seal = s
-		}
-		if t.ID == foldTransform {
+		case foldTransform:
 			h.Fold = parseFold(f)
 		}
 		h.Transforms = append(h.Transforms, t)
@@ -364,8 +362,11 @@ func parseHeader(b []byte) (*Header, error) {
 		return nil, damaged("the walk is not among the transforms")
 	case h.data() > h.ResultSize:
 		return nil, damaged("data of %d bytes is larger than the result of %d", h.data(), h.ResultSize)
-	case h.Fold != nil && h.Fold.check(h) != nil:
-		return nil, damaged("%w", h.Fold.check(h))
+	}
+	if err := h.Fold.check(h); err != nil {
+		return nil, damaged("%w", err)
+	}
+	switch {
 	case total != h.coded():
 		return nil, damaged("segments of %d bytes make no data of %d", total, h.coded())
 	case h.Runs > h.coded() || h.Runs > maxRuns(h.MapSize, h.coded()):

@@ -48,16 +48,16 @@ const (
 	leastLooked = 64 << 20
 )
 
-// LeastBudget is what tables of an element are granted whatever the layout, in
+// leastBudget is what tables of an element are granted whatever the layout, in
 // bytes.
-const LeastBudget = 8 << 20
+const leastBudget = 8 << 20
 
 // Budget is how many bytes of tables to keep on a walk through a layout, so that
 // files are looked into twice at the most on the average. t has all tables.
 func (t *Tables) Budget(l *Layout) int64 {
 	size := map[*elfref.Element]int64{} // of the tables that are needed
 	var turns []*elfref.Element         // in which order
-	all, files := int64(0), int64(0)
+	all, most, files := int64(0), int64(0), int64(0)
 	for _, r := range l.Runs {
 		if r.Self {
 			continue
@@ -68,20 +68,17 @@ func (t *Tables) Budget(l *Layout) int64 {
 			}
 			turns = append(turns, e.Element)
 			if size[e.Element] == 0 {
-				size[e.Element] = max(t.Of(e.Element).Memory(), 1)
-				all, files = all+size[e.Element], files+e.Size
+				n := max(t.Of(e.Element).Memory(), 1)
+				size[e.Element] = n
+				all, most, files = all+n, max(most, n), files+e.Size
 			}
 		}
 	}
-	budget := int64(LeastBudget)
+	budget := int64(leastBudget)
 	for budget < all && looked(turns, size, budget) > 2*files {
 		budget *= 2
 	}
-	most := int64(0)
-	for _, n := range size {
-		most = max(most, n)
-	}
-	return max(min(budget, max(all, LeastBudget)), most)
+	return max(min(budget, max(all, leastBudget)), most)
 }
 
 // looked is how many bytes of files are looked into, taken in turn, if so many

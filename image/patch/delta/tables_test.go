@@ -49,7 +49,7 @@ func TestBudget(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%d ELF files: %v", len(found), err)
 	}
-	const count = 120 // of tables, more than LeastBudget holds
+	const count = 120 // of tables, more than leastBudget holds
 	n := int64(len(data))
 	var elements []*elfref.Element
 	for i := range int64(count) {
@@ -59,7 +59,7 @@ func TestBudget(t *testing.T) {
 	}
 	table := found[0].Table(data)
 	size := table.Memory()
-	if size*count < 2*LeastBudget {
+	if size*count < 2*leastBudget {
 		t.Fatalf("tables of %d bytes are too small for this test", size)
 	}
 	tables := &Tables{Elements: elements, Extents: elfref.Extents(elements), loaded: map[*elfref.Element]*loading{}}
@@ -77,13 +77,13 @@ func TestBudget(t *testing.T) {
 		}
 		return l
 	}
-	if got := tables.Budget(layout(1)); got != LeastBudget {
+	if got := tables.Budget(layout(1)); got != leastBudget {
 		t.Errorf("one after the other: %d bytes", got)
 	}
 	if got := tables.Budget(layout(9)); got != size*count {
 		t.Errorf("taking turns: %d bytes, not those of all tables, %d", got, size*count)
 	}
-	if got := tables.Budget(&Layout{}); got != LeastBudget {
+	if got := tables.Budget(&Layout{}); got != leastBudget {
 		t.Errorf("none: %d bytes", got)
 	}
 }

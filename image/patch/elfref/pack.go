@@ -115,6 +115,15 @@ func newPacked(n int) *packed {
 	return &packed{bytes: make([]byte, 0, 2*n+n/8), blocks: make([]block, 0, n/blockLength+1)}
 }
 
+// pack makes a list of sorted records.
+func pack(recs []uint64) *packed {
+	p := newPacked(len(recs))
+	for _, rec := range recs {
+		p.add(rec)
+	}
+	return p.clip()
+}
+
 // clip gives back what the list does not need, if it is much.
 func (p *packed) clip() *packed {
 	if len(p.bytes) < cap(p.bytes)/8*7 {

@@ -73,10 +73,7 @@ func TestMerge(t *testing.T) {
 			slices.Sort(recs)
 			s := &strand{raw: recs, n: len(recs)}
 			if r.IntN(2) == 0 {
-				s = &strand{packed: &packed{}, n: len(recs)}
-				for _, rec := range recs {
-					s.packed.add(rec)
-				}
+				s = &strand{packed: pack(recs), n: len(recs)}
 			}
 			strands, all = append(strands, s), append(all, recs...)
 		}

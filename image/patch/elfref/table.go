@@ -152,11 +152,7 @@ func (c *Cursor) Table() *Table { return c.t }
 // Memory is what keeping a packed table takes, in bytes.
 func (t *Table) Memory() int64 {
 	if t.packed == nil {
-		p := newPacked(len(t.recs))
-		for _, rec := range t.recs {
-			p.add(rec)
-		}
-		return p.clip().memory()
+		return pack(t.recs).memory()
 	}
 	return t.packed.memory()
 }
@@ -411,11 +407,7 @@ func (c *collector) spill(last bool) {
 		c.raw += len(c.recs)
 		c.recs = c.recs[len(c.recs):]
 	} else {
-		s.packed = newPacked(len(c.recs))
-		for _, rec := range c.recs {
-			s.packed.add(rec)
-		}
-		s.packed.clip()
+		s.packed = pack(c.recs)
 		c.recs = c.recs[:0]
 	}
 	c.strands = append(c.strands, s)
