@@ -272,7 +272,7 @@ func (a *applier) decode(tables *delta.Tables, layout *delta.Layout) error {
 			}
 			in = bytes.NewReader(body)
 		}
-		seg := delta.Segment{Start: at, End: at + s.Size, Shape: s.shape()}
+		seg := delta.Segment{Start: at, End: at + s.Size, Shape: s.shape(), Segments: len(h.Segments)}
 		at = seg.End
 		g.Go(func() error {
 			defer func() { <-places }()

@@ -250,7 +250,7 @@ type draft struct {
 	size     int
 	memory   int64 // to learn, and to look into a program
 	tables   int64
-	work     int64 // see delta.Work
+	work     int64 // see delta.Segment.Work
 	costs    delta.Costs
 }
 
@@ -385,7 +385,7 @@ func encodeAs(was, is *match.File, l *delta.Layout, shape delta.Shape) (*draft, 
 		if err != nil {
 			return nil, err
 		}
-		if !shape.Packed && literals(is, l) > delta.MaxLiterals(int64(len(coded.Body))) {
+		if !shape.Packed && literals(is, l) > seg.MaxLiterals(int64(len(coded.Body))) {
 			return encodeAs(was, is, l, delta.Shape{Bits: shape.Bits, Light: shape.Light, Packed: true, Window: delta.WindowFor(literals(is, l)), Watch: shape.Watch})
 		}
 		if len(l.Runs) > 0 && (coded.Toil || int64(len(l.Runs)) > maxRuns(int64(len(d.parts[0])), n)) {

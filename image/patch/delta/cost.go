@@ -37,12 +37,12 @@ func (w *walker) charge(total *int64, what What, off, before int64) {
 	}
 }
 
-// Work bounds the decisions by mixers that a decoder takes for a segment of some
-// bytes with a body of a size: one for asking whether a byte differs, eight for
+// Work bounds the decisions by mixers that a decoder takes for a segment with a
+// body of a size in bytes: one for asking whether a byte differs, eight for
 // a byte or a number. More is refused, as it would let a small patch keep a
 // device busy for hours.
-func Work(bytes, size int64) int64 {
-	return 1<<19 + min(bytes, maxOffset/2) + 256*min(size, maxOffset/512)
+func (s Segment) Work(size int64) int64 {
+	return s.part(1<<19) + min(s.End-s.Start, maxOffset/2) + 256*min(size, maxOffset/512)
 }
 
 // PlaceMemory is what a place that is learned about takes, in bytes.
@@ -54,6 +54,12 @@ var (
 	errLearned = errors.New("it takes more memory than it declares")
 )
 
-// MaxLiterals bounds the literals that a body of a size may model, in bytes:
-// more of them are packed. It bounds the time that a small body takes.
-func MaxLiterals(size int64) int64 { return 32<<10 + 32*min(size, maxOffset/512) }
+// MaxLiterals bounds the literals that a segment with a body of a size may model,
+// both in bytes: more of them are packed. It bounds the time that a small body takes.
+func (s Segment) MaxLiterals(size int64) int64 {
+	return s.part(32<<10) + 32*min(size, maxOffset/512)
+}
+
+// part is the segment's part of what is granted to all of them, however little
+// they have for it.
+func (s Segment) part(n int64) int64 { return n / int64(max(s.Segments, 1)) }

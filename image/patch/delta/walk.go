@@ -107,6 +107,7 @@ const denseBody = 4 << 10
 type Segment struct {
 	Start, End int64 // in the new data
 	Shape      Shape
+	Segments   int // of the patch; 0 means 1
 }
 
 // walker is the state of a walk through one segment.
@@ -176,7 +177,7 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	}
 	out := Coded{Body: w.c.Finish(), Learned: w.references.predictor.Learned()}
 	out.Work = w.work
-	out.Toil = w.work > Work(s.End-s.Start, int64(len(out.Body)))
+	out.Toil = w.work > s.Work(int64(len(out.Body)))
 	if s.Shape.Packed {
 		out.Packed = pack.Encode(w.raw, s.Shape.Window)
 		w.costs.Literals = int64(len(out.Packed)) * 8
@@ -211,7 +212,7 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 		c: entropy.NewDecoder(in, size), old: old, base: s.Start, start: s.Start, handed: s.Start,
 		emit: sink.Write, readAt: sink.ReadAt, account: sink.Account,
 		view: make([]byte, 0, flush+window+keep),
-		most: Work(s.End-s.Start, size), learning: learning, dense: size >= denseBody,
+		most: s.Work(size), learning: learning, dense: size >= denseBody,
 	}
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
@@ -220,7 +221,7 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 		if w.unpacker, err = newUnpacker(packed, s.Shape.Window); err != nil {
 			return err
 		}
-	} else if n := l.literals(s); n > MaxLiterals(size) {
+	} else if n := l.literals(s); n > s.MaxLiterals(size) {
 		return fmt.Errorf("%d literal bytes cannot be coded in %d", n, size)
 	}
 	if err := w.walk(s); err != nil {
