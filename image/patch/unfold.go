@@ -7,6 +7,7 @@ import (
 	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/fold"
 	"github.com/sealant-os/sealant/image/patch/match"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // foldMemory is what members of both files may take when a patch is applied, in
@@ -54,7 +55,7 @@ func (h *Header) foldable(from, to *side, is *match.File) (*foldable, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, source.Size())
+	b := linux.Huge[byte](int(source.Size()))
 	if _, err := source.ReadAt(b, 0); err != nil && err != io.EOF {
 		return nil, err
 	}

@@ -180,13 +180,6 @@ func ShareRange(dst *os.File, dstOff int64, src *os.File, srcOff, length int64) 
 	return err
 }
 
-// Populate has the kernel back memory with pages now, large ones where it has
-// them. Memory it does not back is backed when it is touched, as always.
-func Populate(b []byte) {
-	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
-	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
-}
-
 // Forget drops the file's clean pages from the page cache, so that the next
 // read comes from the disk.
 func Forget(f *os.File) error {

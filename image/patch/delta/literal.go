@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/sealant-os/sealant/image/patch/entropy"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // literals codes bytes that stem from nowhere in particular. It remembers the
@@ -41,7 +42,7 @@ func primedSize(old int64) uint { return uint(min(max(bits.Len64(uint64(old)), 1
 // prime remembers where in the old data which bytes are.
 func (l *literals) prime(old *Source) {
 	n := primedSize(old.Size())
-	l.primed, l.shift = make([]uint32, 1<<n), 64-n
+	l.primed, l.shift = linux.Huge[uint32](1<<n), 64-n
 	const step = 64 << 10
 	for at := int64(0); at < old.Size(); at += step {
 		from := max(at-6, 0)

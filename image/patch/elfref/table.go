@@ -3,6 +3,8 @@ package elfref
 import (
 	"cmp"
 	"slices"
+
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Kind is how a field's value follows from its target.
@@ -340,7 +342,7 @@ func (c *collector) add(off int64, class Class, extra int64) {
 // Table finds the references of an element whose bytes are data.
 func (e *Element) Table(data []byte) *Table {
 	c := &collector{Element: e, data: data}
-	c.start()
+	c.start(e.Size)
 	c.collect()
 	slices.Sort(c.recs)
 	f := filter{e: e}
@@ -358,7 +360,7 @@ func (e *Element) Table(data []byte) *Table {
 func (e *Element) Pack(read func(b []byte, off int64) error) (*Table, error) {
 	own := *e // its bases grow, and who reads an older table of e still looks into those
 	c := &collector{Element: &own, read: read}
-	c.start()
+	c.start(rawReferences)
 	c.collect()
 	c.spill(true)
 	c.buf, c.recs = nil, nil
@@ -375,7 +377,10 @@ func (e *Element) Pack(read func(b []byte, off int64) error) (*Table, error) {
 	return &Table{e: &own, packed: out.clip()}, c.err
 }
 
-func (c *collector) start() {
+// start makes room for as many references as a file of dense code has, and no more
+// than most.
+func (c *collector) start(most int64) {
+	c.recs = linux.Huge[uint64](int(min(c.Size/12, most)))[:0]
 	n := len(c.sections)
 	c.Bases, c.Names = c.Bases[:n:n], c.Names[:n:n]
 }

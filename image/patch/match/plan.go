@@ -152,13 +152,15 @@ func votes(old, data *File, runs []align.Run) map[elfref.Place]elfref.Place {
 	return out
 }
 
-// each calls yield for the references between two offsets.
+// each calls yield for the references between two offsets; what it points to is
+// valid until yield returns.
 func each(f *File, from, to int64, yield func(r *elfref.Ref)) {
+	var r elfref.Ref
 	es := f.Tables.Extents
 	for i := sort.Search(len(es), func(i int) bool { return es[i].To > from }); i < len(es) && es[i].From < to; i++ {
 		t := f.Tables.Of(es[i].Element)
 		for k := t.From(max(from-es[i].From, 0) + es[i].Offset); k < t.Len(); k++ {
-			r := t.At(k)
+			r = t.At(k)
 			if r.Off+r.Width > min(to, es[i].To) || r.Off < es[i].From {
 				break
 			}

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/sealant-os/sealant/image/patch/align"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Repeats adds to runs those of new data that is there before, at least as many
@@ -18,7 +19,7 @@ func Repeats(data []byte, runs []align.Run, cuts []int64, least int) []align.Run
 		return runs
 	}
 	r := repeater{data: data, least: least, bits: uint(min(max(bits.Len64(uint64(total/repeatStep)), 8), 24))}
-	r.table = make([]int32, 1<<r.bits)
+	r.table = linux.Huge[int32](1 << r.bits)
 	at := int64(0)
 	for _, run := range runs {
 		cuts = r.gap(at, run.New, cuts)

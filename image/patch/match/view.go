@@ -6,6 +6,7 @@ import (
 
 	"github.com/sealant-os/sealant/image/patch/delta"
 	"github.com/sealant-os/sealant/image/patch/elfref"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 var le = binary.LittleEndian
@@ -51,12 +52,14 @@ func (f *File) Cut(size int64) (*File, error) {
 	return &cut, nil
 }
 
-// references calls yield for every reference, in the order of the data.
+// references calls yield for every reference, in the order of the data; what it
+// points to is valid until yield returns.
 func (f *File) references(yield func(r *elfref.Ref)) {
+	var r elfref.Ref
 	for _, e := range f.Elements {
 		t := f.Tables.Of(e)
 		for i := range t.Len() {
-			r := t.At(i)
+			r = t.At(i)
 			yield(&r)
 		}
 	}
@@ -67,7 +70,8 @@ func (f *File) references(yield func(r *elfref.Ref)) {
 // loader fills in look like their symbol, if other has that too: what the file
 // has in them is much the same for all.
 func (f *File) view(other map[uint64]elfref.Place, meaning func(r *elfref.Ref) uint64) []byte {
-	v := bytes.Clone(f.Data)
+	v := linux.Huge[byte](len(f.Data))
+	copy(v, f.Data)
 	f.references(func(r *elfref.Ref) {
 		field := v[r.Off:][:r.Width]
 		if r.Kind == elfref.HexID {
@@ -105,7 +109,7 @@ func compact(p elfref.Place) uint64 {
 
 // fields is the set of bytes that belong to references, 64 to a word.
 func (f *File) fields() []uint64 {
-	set := make([]uint64, len(f.Data)/64+1)
+	set := linux.Huge[uint64](len(f.Data)/64 + 1)
 	f.references(func(r *elfref.Ref) {
 		for i := r.Off; i < r.Off+r.Width; i++ {
 			set[i>>6] |= 1 << (i & 63)

@@ -1,5 +1,7 @@
 package pack
 
+import "github.com/sealant-os/sealant/internal/linux"
+
 // finder finds earlier occurrences of what comes, by binary trees of the
 // positions whose first four bytes have one hash: the shortest distance for each
 // length.
@@ -28,8 +30,8 @@ func newFinder(data []byte, window uint) *finder {
 	if len(data) > 24<<20 {
 		f.depth = 24
 	}
-	f.heads, f.heads3, f.heads2 = make([]int32, 1<<f.bits), make([]int32, 1<<16), make([]int32, 1<<16)
-	f.sons = make([]uint32, 2*len(data))
+	f.heads, f.heads3, f.heads2 = linux.Huge[int32](1<<f.bits), make([]int32, 1<<16), make([]int32, 1<<16)
+	f.sons = linux.Huge[uint32](2 * len(data))
 	return f
 }
 

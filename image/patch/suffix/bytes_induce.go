@@ -4,6 +4,8 @@
 
 package suffix
 
+import "github.com/sealant-os/sealant/internal/linux"
+
 // lengthBytes computes and records the length of each LMS-substring in text.
 // The length of the LMS-substring at index j is stored at sa[j/2],
 // avoiding the LMS-substring indexes already stored in the top half of sa.
@@ -200,7 +202,7 @@ func recurseWords(sa, oldTmp []int32, numLMS, maxID int) {
 		if n < numLMS/2 {
 			n = numLMS / 2
 		}
-		tmp = make([]int32, n)
+		tmp = linux.Huge[int32](n)
 	}
 
 	// saisWords requires that the caller arrange to clear dst,

@@ -6,6 +6,8 @@
 // decoders never.
 package suffix
 
+import "github.com/sealant-os/sealant/internal/linux"
+
 // Limit is the longest string that can be sorted.
 const Limit = 1<<31 - 1
 
@@ -13,7 +15,7 @@ const Limit = 1<<31 - 1
 // 4 bytes of memory per byte of text, plus the result's little more than that
 // while it works. The text must be shorter than Limit.
 func Array(text []byte) []int32 {
-	sa := make([]int32, len(text))
+	sa := linux.Huge[int32](len(text))
 	saisBytes(text, 256, sa, make([]int32, 2*256))
 	return sa
 }
