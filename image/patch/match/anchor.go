@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealant-os/sealant/image/patch/align"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Large files are matched in two steps. Long matches, which are most of a
@@ -20,9 +21,11 @@ const (
 	blockStep   = 16       // and how often in the old data,
 	wideStep    = 64       // or if that has more than wideLimit bytes
 	wideLimit   = 1 << 30
-	newMargin   = 128  // bytes around what is left of the new data
-	oldMargin   = 1024 // and of the old
-	joinGap     = 16   // bytes between two anchors that are not looked at
+	newMargin   = 128      // bytes around what is left of the new data
+	oldMargin   = 1024     // and of the old
+	joinGap     = 16       // bytes between two anchors that are not looked at
+	chunk       = 96 << 20 // bytes of new data whose long matches are found in one go, and
+	scanned     = 4 << 20  // of what is left
 )
 
 // Matcher finds runs between two views.
@@ -59,7 +62,8 @@ func (m *Matcher) Runs(gain int) []align.Run {
 		s.add(r)
 		out = s.runs
 	}
-	found := m.index.Runs(m.newPart.of(m.data), gain)
+	left := m.newPart.of(m.data)
+	found := piecewise(len(left), scanned, func(from, to int) []align.Run { return m.index.runs(left[:to], from, gain) })
 	// Between the parts the anchors hold, within them what was found.
 	next, starts := 0, m.oldPart.starts()
 	anchored := func(from, to int64) {
@@ -186,22 +190,27 @@ func (m *Matcher) leave() {
 // multiplier of the rolling hash.
 const multiplier = 0x9E3779B97F4A7C15
 
-// hash is the rolling hash of the block at the start of b.
+// hash is the rolling hash of b.
 func hash(b []byte) (h uint64) {
-	for _, c := range b[:blockSize] {
+	for _, c := range b {
 		h = h*multiplier + uint64(c) + 1
 	}
 	return h
 }
 
-// leaving is what a byte that leaves the block counts in its hash.
-var leaving = func() uint64 {
-	n := uint64(1)
-	for range blockSize {
-		n *= multiplier
+// power is the multiplier to the power of n: what bytes count in the hash that n
+// others follow.
+func power(n int) uint64 {
+	p := uint64(1)
+	for range n {
+		p *= multiplier
 	}
-	return n
-}()
+	return p
+}
+
+// leaving is what a byte that leaves the block counts in its hash, and half what
+// the first half of a block does.
+var leaving, half = power(blockSize), power(blockSize / 2)
 
 // blocks are the blocks that occur once in the old data.
 type blocks struct {
@@ -222,9 +231,31 @@ func newBlocks(old []byte) *blocks {
 	for 1<<size < len(old)/b.step*2 && size < 28 {
 		size++
 	}
-	b.table, b.shift = make([]int32, 1<<size), 64-size
-	for i := 0; i+blockSize <= len(old); i += b.step {
-		k := b.slot(hash(old[i:]))
+	b.table, b.shift = linux.Huge[int32](1<<size), 64-size
+	workers := runtime.GOMAXPROCS(0)
+	group := errgroup.Group{}
+	for i := range workers {
+		from, to := uint64(len(b.table)*i/workers), uint64(len(b.table)*(i+1)/workers)
+		group.Go(func() error { b.fill(from, to); return nil })
+	}
+	_ = group.Wait()
+	return b
+}
+
+// fill fills the table's slots from one up to another. What takes long is to
+// reach them, not to hash.
+func (b *blocks) fill(from, to uint64) {
+	old := b.old
+	for i, second := 0, hash(old[:min(blockSize/2, len(old))]); i+blockSize <= len(old); i += b.step {
+		first := second
+		if b.step != blockSize/2 {
+			first = hash(old[i : i+blockSize/2])
+		}
+		second = hash(old[i+blockSize/2 : i+blockSize])
+		k := b.slot(first*half + second)
+		if k < from || k >= to {
+			continue
+		}
 		switch at := b.table[k]; {
 		case at == absent:
 			b.table[k] = int32(i/b.step) + 1
@@ -232,33 +263,15 @@ func newBlocks(old []byte) *blocks {
 			b.table[k] = twice
 		}
 	}
-	return b
 }
 
 func (b *blocks) slot(h uint64) uint64 { return (h ^ h>>29) * 0xBF58476D1CE4E5B9 >> b.shift }
-
-// chunk is how much new data is looked through in one go, in bytes; several are
-// at once. Anchors end where it does.
-const chunk = 96 << 20
 
 // anchors finds long matches: of blocks that occur once in the old data, and of
 // what goes on where the match before ended.
 func anchors(old, data []byte) []align.Run {
 	b := newBlocks(old)
-	found := make([][]align.Run, (len(data)+chunk-1)/chunk)
-	group := errgroup.Group{}
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range found {
-		group.Go(func() error { found[i] = b.find(data[:min((i+1)*chunk, len(data))], i*chunk); return nil })
-	}
-	_ = group.Wait()
-	s := scanner{}
-	for _, runs := range found {
-		for _, r := range runs {
-			s.add(r)
-		}
-	}
-	return s.runs
+	return piecewise(len(data), chunk, func(from, to int) []align.Run { return b.find(data[:to], from) })
 }
 
 // find finds the anchors of data from an offset on.
@@ -287,7 +300,7 @@ func (b *blocks) find(data []byte, from int) []align.Run {
 			continue
 		}
 		if fresh {
-			h, fresh = hash(data[i:]), false
+			h, fresh = hash(data[i:i+blockSize]), false
 		}
 		if at := b.table[b.slot(h)]; at > 0 {
 			if j := (int(at) - 1) * b.step; bytes.Equal(data[i:i+blockSize], old[j:j+blockSize]) {

@@ -6,9 +6,13 @@ package match
 
 import (
 	"bytes"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealant-os/sealant/image/patch/align"
 	"github.com/sealant-os/sealant/image/patch/suffix"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // Index answers where a byte string occurs in the old data.
@@ -21,36 +25,49 @@ type Index struct {
 // NewIndex sorts the suffixes of old, which must be shorter than suffix.Limit.
 // It takes 4 bytes of memory per byte of old, and 64 MiB.
 func NewIndex(old []byte) *Index {
-	x := &Index{old: old, sa: suffix.Array(old), prefix: make([]int32, 1<<24+1)}
-	k := int32(0)
-	for i, p := range x.sa {
-		if int(p)+3 > len(old) {
+	x := &Index{old: old, sa: suffix.Array(old), prefix: linux.Huge[int32](1<<24 + 1)}
+	// Counted from the data, in its order, not looked up by the sorted suffixes.
+	for i := range len(old) - 2 {
+		x.prefix[three(old[i:])]++
+	}
+	var short []int // what suffixes of one and two bytes are sorted before
+	for i := max(len(old)-2, 0); i < len(old); i++ {
+		short = append(short, three(append(bytes.Clone(old[i:]), 0, 0)))
+	}
+	k, before := 0, int32(0)
+	for v := range 1 << 24 {
+		n := x.prefix[v]
+		if n == 0 {
 			continue
 		}
-		v := int32(old[p])<<16 | int32(old[p+1])<<8 | int32(old[p+2])
-		for ; k <= v; k++ {
-			x.prefix[k] = int32(i)
+		first := before
+		for _, s := range short {
+			if s <= v {
+				first++
+			}
 		}
+		for ; k <= v; k++ {
+			x.prefix[k] = first
+		}
+		before += n
 	}
-	for ; int(k) < len(x.prefix); k++ {
+	for ; k < len(x.prefix); k++ {
 		x.prefix[k] = int32(len(x.sa))
 	}
 	return x
 }
 
-// longest finds a longest prefix of q that occurs in the old data: its length,
-// where, and the rank of that suffix.
+// longest finds a longest prefix of q that occurs in the old data, if three bytes
+// of it do: its length, where, and the rank of that suffix.
 func (x *Index) longest(q []byte) (length, at, rank int) {
 	if len(q) < 4 || len(x.sa) == 0 {
 		return 0, 0, 0
 	}
-	v := int(q[0])<<16 | int(q[1])<<8 | int(q[2])
+	v := three(q)
 	lo, hi := max(int(x.prefix[v])-1, 0), min(int(x.prefix[v+1]), len(x.sa)-1)
 	for hi-lo >= 2 {
 		mid := (lo + hi) / 2
-		p := int(x.sa[mid])
-		n := min(len(x.old)-p, len(q))
-		if bytes.Compare(x.old[p:p+n], q[:n]) < 0 {
+		if bytes.Compare(x.old[x.sa[mid]:], q) < 0 {
 			lo = mid
 		} else {
 			hi = mid
@@ -69,6 +86,9 @@ const (
 	nearLongest = 48
 	nearTries   = 200
 )
+
+// three are the first three bytes of b as a number that sorts as they do.
+func three(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
 
 // nearest is longest, choosing the occurrence nearest to want.
 func (x *Index) nearest(q []byte, want int) (length, at int) {
@@ -105,9 +125,34 @@ func (x *Index) nearest(q []byte, want int) (length, at int) {
 // where a match beats the present alignment by more than gain bytes, then
 // stretches both alignments over the bytes between as long as at least half of
 // them are equal.
-func (x *Index) Runs(data []byte, gain int) []align.Run {
+func (x *Index) Runs(data []byte, gain int) []align.Run { return x.runs(data, 0, gain) }
+
+// runs are the Runs of data from an offset on.
+func (x *Index) runs(data []byte, from, gain int) []align.Run {
 	s := scanner{Index: x, data: data, gain: gain}
-	return s.scan()
+	return s.scan(from)
+}
+
+// piecewise finds runs in pieces of new data of some bytes, some at once. Runs
+// end where a piece does, or go on if those on both sides fit together.
+func piecewise(size, piece int, find func(from, to int) []align.Run) []align.Run {
+	found := make([][]align.Run, (size+piece-1)/piece)
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range found {
+		group.Go(func() error { found[i] = find(i*piece, min((i+1)*piece, size)); return nil })
+	}
+	_ = group.Wait()
+	if len(found) == 1 {
+		return found[0]
+	}
+	s := scanner{}
+	for _, runs := range found {
+		for _, r := range runs {
+			s.add(r)
+		}
+	}
+	return s.runs
 }
 
 type scanner struct {
@@ -117,10 +162,11 @@ type scanner struct {
 	runs []align.Run
 }
 
-func (s *scanner) scan() []align.Run {
+// scan scans the data from an offset on.
+func (s *scanner) scan(from int) []align.Run {
 	old, data := s.old, s.data
-	at, length, pos := 0, 0, 0
-	lastAt, lastPos, shift := 0, 0, 0
+	at, length, pos := from, 0, 0
+	lastAt, lastPos, shift := from, from, 0
 	aligned := func(i int) bool {
 		q := i + shift
 		return q >= 0 && q < len(old) && old[q] == data[i]
