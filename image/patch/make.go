@@ -19,6 +19,7 @@ import (
 	"github.com/sealant-os/sealant/image/patch/fold"
 	"github.com/sealant-os/sealant/image/patch/match"
 	"github.com/sealant-os/sealant/internal/fault"
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // MakeOptions guide Make. The zero value is right for most.
@@ -302,30 +303,19 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 	if len(d.segments) == 0 {
 		return d, nil
 	}
-	d, err := watchful(was, is, d)
-	if err != nil || d.segments[0].Packed > 0 {
-		return d, err
+	var shapes []delta.Shape
+	if d.costs.Gaps+d.costs.Differences >= watchAbove {
+		var err error
+		if d.size < largeToWatch {
+			d, err = watchful(was, is, d)
+		} else {
+			shapes, err = watchPart(was, is, d)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	n := literals(is, d.layout)
-	learnt := n
-	if d.segments[0].Primed {
-		learnt += int64(len(was.Data))
-	}
-	if d.size < largerModels && (learnt < muchLearnt || d.size < muchToSay) {
-		return d, nil
-	}
-	big := delta.Shape{Bits: 18, Watch: d.segments[0].shape().Watch}
-	if learnt > 256<<10 {
-		big.Bits = 20
-	}
-	shapes := []delta.Shape{big}
-	if len(was.Data) <= delta.MaxPrimed {
-		big.Primed = true
-		shapes = append(shapes, big)
-	}
-	if n > 1<<20 {
-		shapes = append(shapes, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n), Watch: big.Watch})
-	}
+	shapes = append(shapes, larger(was, is, d, append(shapes, d.segments[0].shape())[0].Watch)...)
 	tries, err := encodeAll(was, is, d.layout, shapes)
 	if err != nil {
 		return nil, err
@@ -338,22 +328,56 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 	return d, nil
 }
 
-// Differences that cost at least so many bits are watched for longer, if that
-// helps.
-const watchAbove = 3000
-
-// watchful tries how long to watch for differences.
-func watchful(was, is *match.File, d *draft) (*draft, error) {
-	if d.costs.Gaps+d.costs.Differences < watchAbove {
-		return d, nil
+// larger are the shapes with larger models that are worth a try.
+func larger(was, is *match.File, d *draft, watch uint) (shapes []delta.Shape) {
+	if d.segments[0].Packed > 0 {
+		return nil
 	}
-	var shapes []delta.Shape
+	n := literals(is, d.layout)
+	learnt := n
+	if d.segments[0].Primed {
+		learnt += int64(len(was.Data))
+	}
+	if d.size < largerModels && (learnt < muchLearnt || d.size < muchToSay) {
+		return nil
+	}
+	big := delta.Shape{Bits: 18, Watch: watch}
+	if learnt > 256<<10 {
+		big.Bits = 20
+	}
+	shapes = append(shapes, big)
+	if len(was.Data) <= delta.MaxPrimed {
+		big.Primed = true
+		shapes = append(shapes, big)
+	}
+	if n > 1<<20 {
+		shapes = append(shapes, delta.Shape{Bits: 16, Packed: true, Window: delta.WindowFor(n), Watch: watch})
+	}
+	return shapes
+}
+
+const (
+	// Differences that cost at least so many bits are watched for longer, if that
+	// helps.
+	watchAbove = 3000
+	// How long is found out with a part of a patch of at least so many bytes, and
+	// with all of a smaller one.
+	largeToWatch = 1 << 20
+)
+
+// watches are the draft's shape with each way to watch for differences but its own.
+func watches(d *draft) (shapes []delta.Shape) {
 	for watch := range uint(3) {
 		shape := d.segments[0].shape()
 		shape.Watch = watch + 1
 		shapes = append(shapes, shape)
 	}
-	tries, err := encodeAll(was, is, d.layout, shapes)
+	return shapes
+}
+
+// watchful tries how long to watch for differences.
+func watchful(was, is *match.File, d *draft) (*draft, error) {
+	tries, err := encodeAll(was, is, d.layout, watches(d))
 	if err != nil {
 		return nil, err
 	}
@@ -365,15 +389,45 @@ func watchful(was, is *match.File, d *draft) (*draft, error) {
 	return d, nil
 }
 
+// watchPart tries with a part of the data how long to watch for differences, and
+// returns the shape to do it with, if it is not the draft's.
+func watchPart(was, is *match.File, d *draft) ([]delta.Shape, error) {
+	runs := d.layout.Runs
+	from, to := len(runs)/2, len(runs)/2+len(runs)/32
+	part := delta.Segment{Start: runs[from].New, End: runs[to].New}
+	shapes := append(watches(d), d.segments[0].shape())
+	prices := make([]int, len(shapes))
+	err := eachOf(shapes, func(i int, shape delta.Shape) error {
+		seg := part
+		seg.Shape = shape
+		coded, _, err := delta.Encode(delta.MemorySource(was.Data), was.Tables, is.Data, d.layout, seg)
+		prices[i] = (&draft{size: len(coded.Packed) + len(coded.Body), work: coded.Work}).price()
+		return err
+	})
+	best := slices.Index(prices, slices.Min(prices))
+	if best == len(shapes)-1 {
+		return nil, err
+	}
+	return shapes[best : best+1], err
+}
+
 // encodeAll codes a patch with one layout and several shapes of models.
 func encodeAll(was, is *match.File, l *delta.Layout, shapes []delta.Shape) ([]*draft, error) {
 	drafts := make([]*draft, len(shapes))
+	return drafts, eachOf(shapes, func(i int, shape delta.Shape) (err error) {
+		drafts[i], err = encodeAs(was, is, l, shape)
+		return err
+	})
+}
+
+// eachOf does something with each of several shapes, some at once.
+func eachOf(shapes []delta.Shape, do func(i int, shape delta.Shape) error) error {
 	group := errgroup.Group{}
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, shape := range shapes {
-		group.Go(func() (err error) { drafts[i], err = encodeAs(was, is, l, shape); return err })
+		group.Go(func() error { return do(i, shape) })
 	}
-	return drafts, group.Wait()
+	return group.Wait()
 }
 
 // encodeAs codes a patch with one layout and one shape of models.
@@ -449,7 +503,7 @@ func (o MakeOptions) rough(old, data int64) (bool, error) {
 
 // load reads a file into memory.
 func load(s Source) ([]byte, error) {
-	b := make([]byte, s.Size())
+	b := linux.Huge[byte](int(s.Size()))
 	if _, err := io.ReadFull(io.NewSectionReader(s, 0, s.Size()), b); err != nil {
 		return nil, fmt.Errorf("cannot read the files to compare: %w", err)
 	}

@@ -99,9 +99,12 @@ func (s Shape) slots() int64 {
 	return 4 * n
 }
 
-// denseBody is the body whose decoding touches most of the models' memory, in
-// bytes.
-const denseBody = 4 << 10
+// denseBody and denseData are the body whose decoding and the data whose encoding
+// touch most of the models' memory, in bytes.
+const (
+	denseBody = 4 << 10
+	denseData = 1 << 20
+)
 
 // Segment is a part of the new data that is coded by itself.
 type Segment struct {
@@ -163,7 +166,7 @@ type Coded struct {
 
 // Encode codes one segment of data, over which no run of the layout crosses.
 func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Coded, Costs, error) {
-	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start}
+	w := &walker{encoding: true, measuring: true, old: old, view: data, start: s.Start, dense: s.End-s.Start >= denseData}
 	w.prepare(l, tables, s)
 	if err := w.walk(s); err != nil {
 		return Coded{}, Costs{}, err
