@@ -23,7 +23,8 @@ func newDiff() *cobra.Command {
 		Short: "show what really changed between two images, folders or files",
 		Long: `Lists the files that were added, removed or changed. Of programs and libraries it
 names the functions whose code does something else; those that only moved are
-counted as the same.
+counted as the same. Compressed files and archives (gzip, zip, jar, xpi) are
+compared by what they hold, texts by their lines.
 
   sealpub diff web-base.cryptex web-b.cryptex`,
 		Args: cobra.ExactArgs(2),
@@ -133,11 +134,21 @@ func printDiff(s *cli.Screen, files []compare.File, all bool) {
 	for _, f := range files {
 		count[f.Change]++
 	}
-	s.Printf("%d changed, %d added, %d removed, %d mode or link only\n",
-		count[compare.Changed], count[compare.Added], count[compare.Removed], count[compare.Mode])
-	marks := map[compare.Change]string{compare.Changed: "~", compare.Added: "+", compare.Removed: "-", compare.Mode: "m"}
+	s.Printf("%d changed, %d added, %d removed, %d renamed, %d mode or link only\n",
+		count[compare.Changed], count[compare.Added], count[compare.Removed], count[compare.Renamed], count[compare.Mode])
+	printFiles(s, files, "", all)
+}
+
+var marks = map[compare.Change]string{compare.Changed: "~", compare.Added: "+", compare.Removed: "-", compare.Renamed: "=", compare.Mode: "m"}
+
+// printFiles prints changed files, and what changed in them, behind an indent.
+func printFiles(s *cli.Screen, files []compare.File, indent string, all bool) {
 	for _, f := range files {
-		s.Printf("%s %s", marks[f.Change], f.Path)
+		s.Printf("%s%s ", indent, marks[f.Change])
+		if f.OldPath != "" {
+			s.Printf("%s %s ", f.OldPath, s.Arrow())
+		}
+		s.Printf("%s", f.Path)
 		switch {
 		case f.Change == compare.Added:
 			s.Printf("  %d bytes", f.NewSize)
@@ -150,8 +161,12 @@ func printDiff(s *cli.Screen, files []compare.File, all bool) {
 			s.Printf("  %s %s %s", f.OldMode, s.Arrow(), f.NewMode)
 		}
 		s.Printf("\n")
+		line := func(format string, args ...any) { s.Printf(indent+"    "+format+"\n", args...) }
+		if f.Repacked {
+			line("holds the same, packed in another way")
+		}
 		if f.OldBuild != f.NewBuild {
-			s.Printf("    build-id  %.16s %s %.16s\n", f.OldBuild, s.Arrow(), f.NewBuild)
+			line("build-id  %.16s %s %.16s", f.OldBuild, s.Arrow(), f.NewBuild)
 		}
 		if len(f.Sections) > 0 {
 			var names []string
@@ -162,19 +177,20 @@ func printDiff(s *cli.Screen, files []compare.File, all bool) {
 				}
 				names = append(names, name)
 			}
-			s.Printf("    sections  %s\n", strings.Join(names, ", "))
+			line("sections  %s", strings.Join(names, ", "))
 		}
 		if n := f.FunctionsSame + len(f.FunctionsChanged); n > 0 {
-			s.Printf("    functions %d of %d differ%s\n", len(f.FunctionsChanged), n, names(f.FunctionsChanged, all))
+			line("functions %d of %d differ%s", len(f.FunctionsChanged), n, names(f.FunctionsChanged, all))
 		}
 		for _, l := range []struct {
 			label string
 			list  []string
-		}{{"exports +", f.SymbolsAdded}, {"exports -", f.SymbolsRemoved}, {"strings +", f.StringsAdded}, {"strings -", f.StringsRemoved}} {
+		}{{"exports +", f.SymbolsAdded}, {"exports -", f.SymbolsRemoved}, {"strings +", f.StringsAdded}, {"strings -", f.StringsRemoved}, {"lines   +", f.LinesAdded}, {"lines   -", f.LinesRemoved}} {
 			if len(l.list) > 0 {
-				s.Printf("    %s %d%s\n", l.label, len(l.list), names(l.list, all))
+				line("%s %d%s", l.label, len(l.list), names(l.list, all))
 			}
 		}
+		printFiles(s, f.Members, indent+"    ", all)
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package compare says what really changed between two files or two trees: of
 // programs, the functions whose code does something else, not those that only
-// moved.
+// moved; of archives, what they hold; of texts, the lines.
 package compare
 
 import (
@@ -8,11 +8,13 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 
 	"github.com/sealant-os/sealant/image/patch/elfref"
 	"github.com/sealant-os/sealant/image/patch/match"
+	"github.com/sealant-os/sealant/internal/pattern"
 )
 
 // Change is what happened to a file.
@@ -23,12 +25,14 @@ const (
 	Added   Change = "added"
 	Removed Change = "removed"
 	Changed Change = "changed"
-	Mode    Change = "mode" // mode, kind or link target only
+	Renamed Change = "renamed" // and nothing else
+	Mode    Change = "mode"    // mode, kind or link target only
 )
 
 // File is one file that changed.
 type File struct {
 	Path    string `json:"path"`
+	OldPath string `json:"old_path,omitempty"` // if another
 	Change  Change `json:"change"`
 	OldSize int64  `json:"old_size"` // bytes
 	NewSize int64  `json:"new_size"`
@@ -46,6 +50,14 @@ type File struct {
 	SymbolsRemoved   []string `json:"symbols_removed,omitempty"`
 	StringsAdded     []string `json:"strings_added,omitempty"`
 	StringsRemoved   []string `json:"strings_removed,omitempty"`
+
+	// Of texts, compressed ones too:
+	LinesAdded   []string `json:"lines_added,omitempty"` // sorted; one that only moved is none
+	LinesRemoved []string `json:"lines_removed,omitempty"`
+
+	// Of archives:
+	Members  []File `json:"members,omitempty"`  // that changed
+	Repacked bool   `json:"repacked,omitempty"` // what is in it is the same
 }
 
 // Section is a section of an ELF file.
@@ -59,7 +71,10 @@ type Section struct {
 const maxFile = 1<<31 - 2
 
 // Trees compares two trees. done is told each path that was looked at.
-func Trees(old, data fs.FS, done func(path string)) ([]File, error) {
+func Trees(old, data fs.FS, done func(path string)) ([]File, error) { return trees(old, data, done, 0) }
+
+// trees compares two trees, which lie so deep in archives.
+func trees(old, data fs.FS, done func(path string), depth int) ([]File, error) {
 	was, err := list(old)
 	if err != nil {
 		return nil, err
@@ -69,47 +84,80 @@ func Trees(old, data fs.FS, done func(path string)) ([]File, error) {
 		return nil, err
 	}
 	var out []File
+	names := renamed(was, is)
 	for path, a := range was {
-		b, ok := is[path]
+		to := cmp.Or(names[path], path)
+		b, ok := is[to]
 		if !ok {
 			out = append(out, File{Path: path, Change: Removed, OldSize: a.size, OldMode: a.mode.String()})
 			continue
 		}
-		f := File{Path: path, Change: Mode, OldSize: a.size, NewSize: b.size}
-		if a.mode != b.mode {
-			f.OldMode, f.NewMode = a.mode.String(), b.mode.String()
-		}
+		delete(is, to)
+		f := File{Change: Mode, OldSize: a.size, NewSize: b.size}
 		if a.mode.IsRegular() && b.mode.IsRegular() {
 			x, err := read(old, path, a.size)
 			if err != nil {
 				return nil, err
 			}
-			y, err := read(data, path, b.size)
+			y, err := read(data, to, b.size)
 			if err != nil {
 				return nil, err
 			}
 			if !bytes.Equal(x, y) {
-				if f, err = Data(x, y); err != nil {
+				if f, err = compare(x, y, depth); err != nil {
 					return nil, err
-				}
-				f.Path = path
-				if a.mode != b.mode {
-					f.OldMode, f.NewMode = a.mode.String(), b.mode.String()
 				}
 			}
 		}
+		f.Path = to
+		if to != path {
+			f.OldPath = path
+		}
+		if a.mode != b.mode {
+			f.OldMode, f.NewMode = a.mode.String(), b.mode.String()
+		}
 		done(path)
-		if f.Change != Mode || a.mode != b.mode || a.link != b.link {
+		switch {
+		case f.Change != Mode || a.mode != b.mode || a.link != b.link:
+			out = append(out, f)
+		case to != path:
+			f.Change = Renamed
 			out = append(out, f)
 		}
 	}
 	for path, b := range is {
-		if _, ok := was[path]; !ok {
-			out = append(out, File{Path: path, Change: Added, NewSize: b.size, NewMode: b.mode.String()})
-		}
+		out = append(out, File{Path: path, Change: Added, NewSize: b.size, NewMode: b.mode.String()})
 	}
 	slices.SortFunc(out, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	return out, nil
+}
+
+// renamed pairs files that went with those that came in their place: whose paths
+// differ by numbers only, as those of versions do.
+func renamed(was, is map[string]entry) map[string]string {
+	went, came := unnumbered(was, is), unnumbered(is, was)
+	names := map[string]string{}
+	for key, from := range went {
+		if to := came[key]; len(from) == 1 && len(to) == 1 {
+			names[from[0]] = to[0]
+		}
+	}
+	return names
+}
+
+var number = pattern.Lazy(`[0-9]+`)
+
+// unnumbered are the paths that only one of two trees has, by what they are
+// without their numbers.
+func unnumbered(tree, other map[string]entry) map[string][]string {
+	out := map[string][]string{}
+	for path := range tree {
+		if _, both := other[path]; !both {
+			key := number().ReplaceAllString(path, "0")
+			out[key] = append(out[key], path)
+		}
+	}
+	return out
 }
 
 // entry is a file of a tree.
@@ -149,7 +197,15 @@ func read(tree fs.FS, path string, size int64) ([]byte, error) {
 	if size > maxFile {
 		return nil, fmt.Errorf("cannot compare %s: it has %d bytes", path, size)
 	}
-	b, err := fs.ReadFile(tree, path)
+	f, err := tree.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot compare %s: %w", path, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, size+1))
+	if err == nil && int64(len(b)) != size {
+		err = fmt.Errorf("it has not the %d bytes that it says", size)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot compare %s: %w", path, err)
 	}
@@ -157,7 +213,9 @@ func read(tree fs.FS, path string, size int64) ([]byte, error) {
 }
 
 // Data compares two files that differ.
-func Data(old, data []byte) (File, error) {
+func Data(old, data []byte) (File, error) { return compare(old, data, 0) }
+
+func compare(old, data []byte, depth int) (File, error) {
 	f := File{Change: Changed, OldSize: int64(len(old)), NewSize: int64(len(data))}
 	was, err := match.Read(old)
 	if err != nil {
@@ -168,6 +226,10 @@ func Data(old, data []byte) (File, error) {
 		return f, err
 	}
 	if len(was.Elements) == 0 || len(is.Elements) == 0 || was.Elements[0].Base != 0 || is.Elements[0].Base != 0 {
+		if known, err := f.archives(old, data, depth); known || err != nil {
+			return f, err
+		}
+		f.text(old, data)
 		return f, nil
 	}
 	oldView, newView := match.Views(was, is)
