@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/match"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -59,5 +60,33 @@ func TestLargePrograms(t *testing.T) {
 	a := &applier{old: bytes.NewReader(old), options: ApplyOptions{Context: ctx}}
 	if err := a.read(make([]byte, 1), 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("reading for a table: %v", err)
+	}
+}
+
+// TestTables: a patch is applied with as much memory for references as its
+// encoder declares, and refused if it declares less than one program's take.
+func TestTables(t *testing.T) {
+	old, data := program(t, "amd64", ""), program(t, "amd64", moreCode)
+	p := make1(t, old, data)
+	h, n, err := readHeader(bytes.NewReader(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := match.Read(old)
+	if err != nil || len(was.Elements) != 1 {
+		t.Fatalf("%d programs: %v", len(was.Elements), err)
+	}
+	need := was.Tables.Of(was.Elements[0]).Memory()
+	declaring := func(tables int64) error {
+		h.Memory += tables - h.Tables
+		h.Tables = tables
+		_, err := apply1(old, (&bomb{header: *h, parts: [][]byte{p[n : len(p)-4]}}).bytes(t))
+		return err
+	}
+	if err := declaring(need); err != nil {
+		t.Errorf("%d bytes, as many as it takes: %v", need, err)
+	}
+	if err := declaring(need - 1); fault.KindOf(err) != fault.Seal || !strings.Contains(err.Error(), "memory for references") {
+		t.Errorf("one byte less: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"fmt"
 	"runtime"
 	"sort"
 	"sync"
@@ -30,8 +31,8 @@ type loading struct {
 	err   error
 }
 
-// NewTables reads files with read as they are needed, and keeps about budget
-// bytes of tables.
+// NewTables reads files with read as they are needed, and keeps budget bytes of
+// tables; a walk that needs a larger one fails.
 func NewTables(elements []*elfref.Element, read func(b []byte, off int64) error, budget int64) *Tables {
 	left := int64(leastLooked)
 	for _, e := range elements {
@@ -174,16 +175,23 @@ func (t *Tables) get(e *elfref.Element) (*elfref.Table, error) {
 		if !t.look(e) {
 			return
 		}
-		if l.table, l.err = e.Pack(t.read); l.err == nil {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			for _, gone := range t.keeper.keep(e, l.table.Memory()) {
-				delete(t.loaded, gone)
-			}
+		if l.table, l.err = e.Pack(t.read); l.err != nil {
+			l.err = &SourceError{l.err}
+			return
+		}
+		size := l.table.Memory()
+		if size > t.keeper.budget {
+			l.table, l.err = nil, fmt.Errorf("it declares %d bytes of memory for references, and those of one program take %d", t.keeper.budget, size)
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, gone := range t.keeper.keep(e, size) {
+			delete(t.loaded, gone)
 		}
 	})
 	if l.err != nil {
-		return nil, &SourceError{l.err}
+		return nil, l.err
 	}
 	if l.table == nil {
 		return nil, errWork

@@ -23,7 +23,7 @@ func TestLookedIntoTooOften(t *testing.T) {
 	}
 	one, two := found[0], *found[0]
 	made := 0
-	tables := NewTables([]*elfref.Element{one, &two}, func(b []byte, off int64) error { copy(b, data[off:]); return nil }, 1)
+	tables := NewTables([]*elfref.Element{one, &two}, func(b []byte, off int64) error { copy(b, data[off:]); return nil }, one.Table(data).Memory())
 	tables.left = 10 * one.Size
 	for err == nil && made < 100 {
 		if _, err = tables.get([]*elfref.Element{one, &two}[made%2]); err == nil {

@@ -14,7 +14,7 @@ const packLength = 1 << 15
 const blockLength = 64
 
 // packed is a sorted list of records in about two bytes each. Which bytes is no
-// part of the format.
+// part of the format, but how many.
 type packed struct {
 	bytes  []byte
 	blocks []block // every blockLength records one
@@ -107,8 +107,9 @@ func (p *packed) unpack(i int, out *[blockLength]uint64) int {
 	return n
 }
 
-// memory is what the list takes, in bytes.
-func (p *packed) memory() int64 { return int64(cap(p.bytes) + 16*cap(p.blocks)) }
+// memory is what the list takes, in bytes: what spec/patch.md counts, whatever
+// room it has besides.
+func (p *packed) memory() int64 { return int64(len(p.bytes) + 16*len(p.blocks)) }
 
 // newPacked is an empty list that has room for about n records.
 func newPacked(n int) *packed {

@@ -151,7 +151,8 @@ func (t *Table) Cursor(src Source) *Cursor { return &Cursor{t: t, src: src, have
 // Table is the table that the cursor reads.
 func (c *Cursor) Table() *Table { return c.t }
 
-// Memory is what keeping a packed table takes, in bytes.
+// Memory is what keeping a packed table takes, in bytes: the same for a table
+// that is packed, and for one that is not yet.
 func (t *Table) Memory() int64 {
 	if t.packed == nil {
 		return pack(t.recs).memory()
