@@ -51,7 +51,7 @@ var transformNames = map[uint64]struct {
 	version uint64
 }{
 	walkTransform: {"walk", 3},
-	elfTransform:  {"elf", 3},
+	elfTransform:  {"elf", 4},
 	sealTransform: {"seal", 1},
 	foldTransform: {"fold", 1},
 }

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref/sample"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -226,8 +227,8 @@ func TestBomb(t *testing.T) {
 // programs; the models are small, so that many patches are tried.
 func FuzzApply(f *testing.F) {
 	old := noise(1, 3000)
-	sources := [][]byte{old, smallELF(62, 0), smallELF(183, 0), append(smallELF(62, 0), smallELF(183, 3)...)}
-	results := [][]byte{variant(5, old), smallELF(62, 5), smallELF(183, 5), append(smallELF(62, 2), variant(3, smallELF(183, 0))...)}
+	sources := [][]byte{old, smallELF(62, 0), smallELF(183, 0), append(smallELF(62, 0), smallELF(183, 3)...), sample.Debug(62, 0)}
+	results := [][]byte{variant(5, old), smallELF(62, 5), smallELF(183, 5), append(smallELF(62, 2), variant(3, smallELF(183, 0))...), sample.Debug(62, 4)}
 	for i, old := range sources {
 		for j, data := range [][]byte{results[i], old, nil} {
 			if j == 2 {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sealant-os/sealant/image/patch/delta"
+	"github.com/sealant-os/sealant/image/patch/elfref/sample"
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
@@ -79,6 +80,7 @@ func writeVectors(t *testing.T) {
 	ok("twice", "new noise, and the same again", text, twice)
 	ok("elf-x86-64", "a program whose code has moved by 12 bytes", smallELF(62, 0), smallELF(62, 3))
 	ok("elf-aarch64", "a program whose code has moved by 12 bytes", smallELF(183, 0), smallELF(183, 3))
+	ok("elf-debug", "debugging information and relative relocations of a program of which one function has grown", sample.Debug(62, 0), sample.Debug(62, 3))
 	for name, pair := range map[string]string{"gzip": "inside", "zlib": "zlib", "zip": "jar", "elf": "program"} {
 		p := folds(t)[pair]
 		ok("fold-"+name, "compressed members that changed: "+name, p[0], p[1])

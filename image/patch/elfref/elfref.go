@@ -12,8 +12,8 @@
 // a change here is a new version of the transform (spec/patch.md). Found are,
 // in 64-bit little-endian files for x86-64 and AArch64: operands of code, jump
 // tables, call frame information, relocations, symbols, symbol hash tables, the
-// dynamic section, pointers in data, Go's pclntab, build-ids and section
-// headers.
+// dynamic section, pointers in data, Go's pclntab, build-ids, section headers,
+// and debugging information.
 //
 // Parsing believes nothing: an offset or a count that does not fit is left out,
 // and no input makes it fail. It is deterministic, and integers only.

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+
+	"github.com/sealant-os/sealant/image/patch/elfref/sample"
 )
 
 // self is the program that runs this test.
@@ -103,6 +105,8 @@ func look(t testing.TB, data []byte) {
 
 func FuzzFind(f *testing.F) {
 	f.Add(self(f)[:8192])
+	f.Add(sample.Debug(machineX86, 3))
+	f.Add(sample.Debug(machineARM, 0))
 	f.Fuzz(func(t *testing.T, data []byte) { look(t, data) })
 }
 

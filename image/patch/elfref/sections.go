@@ -88,6 +88,10 @@ func (c *collector) collect() {
 			c.x86Code(s)
 			continue
 		}
+		if s.debug() {
+			c.debugging(s)
+			continue
+		}
 		d := c.bytes(s)
 		if len(d) == 0 {
 			continue
@@ -103,11 +107,7 @@ func (c *collector) collect() {
 		case s.kind == typeRela && s.entry == 24:
 			c.relocations(s, d)
 		case s.kind == typeRelr:
-			for i := int64(0); i+8 <= int64(len(d)); i += 8 {
-				if v := int64(le.Uint64(d[i:])); v&1 == 0 && c.in(v) {
-					c.add(s.off+i, RelocPlace, 0)
-				}
-			}
+			c.packedRelocations(s, d)
 		case s.kind == typeSymtab || s.kind == typeDynsym:
 			c.symbols(s, d)
 		case s.kind == typeGNUHash && len(d) > 16 && c.links(s):
@@ -149,7 +149,7 @@ func (e *Element) looked(s *section) bool {
 	case ".eh_frame", ".eh_frame_hdr", ".gopclntab", ".data.rel.ro.gopclntab":
 		return true
 	}
-	return s.flags&flagExec != 0 || s.flags&flagAlloc != 0 && (!e.position || s.flags&flagWrite != 0)
+	return s.flags&flagExec != 0 || s.flags&flagAlloc != 0 && (!e.position || s.flags&flagWrite != 0) || s.debug()
 }
 
 // links says whether a section's link names a section.
@@ -201,6 +201,49 @@ func (c *collector) relocations(s *section, d []byte) {
 	}
 }
 
+// smallest is the least address that is taken for one wherever it stands in data.
+const smallest = 0x10000
+
+// packedRelocations finds the addresses in a table of words with an address, and
+// bits for the 63 words that follow; and the addresses in the words that it
+// names which are too small to be taken for some anyway. It names none any more
+// after one that is not behind the one before or not in the file, and after as
+// many as there is room for.
+func (c *collector) packedRelocations(s *section, d []byte) {
+	next, left := int64(0), c.Size/8
+	names := func(addr int64) {
+		if left--; left < 0 {
+			return
+		}
+		off, ok := c.backed(addr, 8)
+		if !ok {
+			left = 0
+		} else if v := int64(le.Uint64(c.near(off, 8))); v > 0 && v < smallest && c.in(v) {
+			c.add(off, Pointer, 0)
+		}
+	}
+	for i := int64(0); i+8 <= int64(len(d)); i += 8 {
+		v := le.Uint64(d[i:])
+		if addr := int64(v); v&1 == 0 {
+			if c.in(addr) {
+				c.add(s.off+i, RelocPlace, 0)
+			}
+			if addr < next {
+				left = 0
+			}
+			names(addr)
+			next = addr + 8
+			continue
+		}
+		for k := range int64(63) {
+			if v>>(k+1)&1 != 0 {
+				names(next + 8*k)
+			}
+		}
+		next += 8 * 63
+	}
+}
+
 // symbols finds names, values and lengths.
 func (c *collector) symbols(s *section, d []byte) {
 	for i := int64(0); i+24 <= int64(len(d)); i += 24 {
@@ -226,7 +269,7 @@ func (c *collector) pointers(s *section, d []byte) {
 		return
 	}
 	for i := (8 - s.addr&7) & 7; i+8 <= int64(len(d)); i += 8 {
-		if v := int64(le.Uint64(d[i:])); v >= 0x10000 && c.in(v) {
+		if v := int64(le.Uint64(d[i:])); v >= smallest && c.in(v) {
 			c.add(s.off+i, Pointer, 0)
 		}
 	}

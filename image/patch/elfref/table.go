@@ -71,6 +71,13 @@ const (
 	StubIndex // procedure linkage table: number of the relocation
 	GoType    // offsets of Go's types, and of names
 	GoMethod  // offsets of methods
+	DebugAddr // debugging information, from here on: addresses
+	DebugLength
+	DebugLength4
+	DebugString // offsets of strings
+	DebugUnit   // of entries, in the unit
+	DebugEntry  // and in the section
+	DebugOffset // of tables and lists
 	classes
 )
 
@@ -83,6 +90,8 @@ var classNames = [classes]string{
 	GoFunc: "go func", GoFuncEntry: "go func entry", GoName: "go name", GoTable: "go table", GoUnit: "go unit", GoValue: "go value",
 	GoFuncData: "go funcdata", GoFile: "go file", SectionAddr: "section address", SectionOff: "section offset",
 	SectionSize: "section size", StubIndex: "stub index", GoType: "go type", GoMethod: "go method",
+	DebugAddr: "debug address", DebugLength: "debug length", DebugLength4: "debug short length", DebugString: "debug string",
+	DebugUnit: "debug unit", DebugEntry: "debug entry", DebugOffset: "debug offset",
 }
 
 // String names the class.
@@ -105,6 +114,8 @@ var shapes = [classes]struct {
 	GoEntry: {Scaled, 4}, GoFunc: {Scaled, 4}, GoFuncEntry: {Scaled, 4}, GoName: {Scaled, 4}, GoTable: {Scaled, 4},
 	GoUnit: {Scaled, 4}, GoValue: {Scaled, 4}, GoFuncData: {Scaled, 4}, GoFile: {Scaled, 4},
 	SectionAddr: {Absolute, 8}, SectionOff: {File, 8}, SectionSize: {Length, 8}, StubIndex: {Scaled, 4}, GoType: {Scaled, 4}, GoMethod: {Scaled, 4},
+	DebugAddr: {Absolute, 8}, DebugLength: {Length, 8}, DebugLength4: {Length, 4}, DebugString: {Scaled, 4},
+	DebugUnit: {Scaled, 4}, DebugEntry: {Scaled, 4}, DebugOffset: {Scaled, 4},
 }
 
 // scales are the divisors of Scaled classes where they are not 1.
@@ -168,6 +179,8 @@ func (e *Element) Scratch() int64 {
 		s := &e.sections[i]
 		switch {
 		case !e.looked(s) || s.off+s.size > e.Size:
+		case s.debug():
+			most = max(most, debugScratch)
 		case s.flags&flagExec != 0 && !e.arm:
 			most = max(most, min(s.size, codeWindow))
 		default:
@@ -330,6 +343,7 @@ type collector struct {
 	raw     int       // how many of them are not packed
 	tables  []int64   // x86-64: addresses that may be those of jump tables
 	lo, hi  int64     // addresses of code
+	dwarf   *dwarf    // nil before the first section with debugging information
 }
 
 // add keeps a reference at an offset of the file.

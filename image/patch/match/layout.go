@@ -52,7 +52,7 @@ func counts(name string) bool {
 	case ".eh_frame_hdr", ".dynsym", ".dynstr", ".symtab", ".strtab", ".rela.plt":
 		return true
 	}
-	return strings.HasPrefix(name, "go ")
+	return strings.HasPrefix(name, "go ") || strings.HasPrefix(name, ".debug_")
 }
 
 // pair finds for each new ELF file the old one that most of it stems from.
