@@ -81,11 +81,13 @@ func (b *bytes) u32(v ...uint32) {
 		*b = le.AppendUint32(*b, v)
 	}
 }
+
 func (b *bytes) u64(v ...uint64) {
 	for _, v := range v {
 		*b = le.AppendUint64(*b, v)
 	}
 }
+
 func (b *bytes) leb(v ...uint64) {
 	for _, v := range v {
 		*b = binary.AppendUvarint(*b, v)
