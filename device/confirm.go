@@ -26,11 +26,12 @@ type Confirmed struct {
 // before can't come back, and what nobody uses any more is collected. If it
 // was passed over for good, it is held and the device stays where it is.
 func (d *Device) Confirm(ctx context.Context, report Report) (Confirmed, error) {
-	done, err := d.begin(ctx, report)
+	done, err := d.beginWith(ctx, d.makeRoom, report)
 	if err != nil {
 		return Confirmed{}, err
 	}
 	defer done()
+	defer d.Store.Reserve() // as much as there is; a journey's last task says what is missing
 	st, err := d.state()
 	if err != nil {
 		return Confirmed{}, err
@@ -57,6 +58,15 @@ func (d *Device) Confirm(ctx context.Context, report Report) (Confirmed, error) 
 		}
 	}
 	return res, nil // staged after the boot
+}
+
+// makeRoom gives the room that was set aside to a confirmation, without which what
+// was staged, be it a removal, would be taken back in the end.
+func (d *Device) makeRoom() error {
+	if d.Store.SlotID(store.Next) == "" {
+		return nil
+	}
+	return d.Store.ReleaseReserve()
 }
 
 // bootName is how eyes see what booted.

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/sealant-os/sealant/device/activate"
-	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/gate"
 	"github.com/sealant-os/sealant/device/store"
@@ -173,7 +172,7 @@ func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client,
 	if err == nil {
 		return nil
 	}
-	if build.NoSpace(err) {
+	if store.NoSpace(err) {
 		_, where, _ := d.Store.Free()
 		err = fault.New(fault.Failed, "%w (the file system of %s is full)", err, where).Hint("free some room there; nothing was changed")
 	}
@@ -182,7 +181,7 @@ func (d *Device) run(ctx context.Context, c *change.Change, cat *catalog.Client,
 			Time: d.Now(), Event: c.Journey + "-failed", Release: c.Release, Reason: fault.KindOf(err).String(),
 			Actor: c.Actor, Text: upstream.Clean(err.Error()), Change: c.ID,
 		})
-		if rerr != nil && !build.NoSpace(rerr) {
+		if rerr != nil && !store.NoSpace(rerr) {
 			return fmt.Errorf("%w (and %w)", err, rerr)
 		}
 	}

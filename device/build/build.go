@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/image"
@@ -106,7 +105,7 @@ func (b *Builder) Build(ctx context.Context, rel string, c release.Change) error
 		return nil
 	}
 	err := b.buildPatched(ctx, rel, c)
-	if err == nil || ctx.Err() != nil || NoSpace(err) || b.Catalog == nil {
+	if err == nil || ctx.Err() != nil || store.NoSpace(err) || b.Catalog == nil {
 		return err
 	}
 	b.Warn("apply "+c.Name, "the patch can't be used (%v); the whole image is downloaded instead", err)
@@ -178,7 +177,7 @@ func (b *Builder) Prove(ctx context.Context, rel string, c release.Change) error
 	defer dst.Close()
 	want := release.File{Digest: c.From.Digest, Size: c.From.Size}
 	if err := b.patched(ctx, dst.File, c.To.Digest, p, want, b.Progress("check "+c.Name)); err != nil {
-		if NoSpace(err) || ctx.Err() != nil {
+		if store.NoSpace(err) || ctx.Err() != nil {
 			return err
 		}
 		return fault.New(fault.Seal, "the antipatch of %s does not lead back to the baseline: %w", c.Name, err)
@@ -197,9 +196,4 @@ func compare(c *image.Cryptex, want release.Image) error {
 		return fault.New(fault.Seal, "cannot use the image of %s: its seal is not that of the release", want.Name)
 	}
 	return nil
-}
-
-// NoSpace says whether a failure is a full disk.
-func NoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/sealant-os/sealant/internal/fault"
 )
 
 // NewImage starts an image of the given digest. The caller writes it, checks
@@ -207,33 +205,6 @@ func (s *Store) RemoveDownloads() error {
 	}
 	return nil
 }
-
-// reserveSize is the room kept for the records of a removal (journal, slots,
-// history), which must work with nothing free.
-const reserveSize = 1 << 20
-
-// Reserve makes sure that the room for a removal is set aside. The bytes are
-// written, not only promised, so that no file system gives them away.
-func (s *Store) Reserve() error {
-	path := s.path("reserve")
-	if fi, err := os.Stat(path); err == nil && fi.Size() == reserveSize {
-		return nil
-	}
-	// Random-looking content is not needed: none of the file systems in
-	// question drop zeroes unless compression is on, and then room remains.
-	p, err := newPending(path, 0o600)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if _, err := p.Write(make([]byte, reserveSize)); err != nil {
-		return fault.New(fault.Failed, "cannot reserve room for a removal on the file system of %s: %w", s.dir, err)
-	}
-	return p.Commit()
-}
-
-// ReleaseReserve frees that room; Reserve takes it again afterwards.
-func (s *Store) ReleaseReserve() error { return remove(s.path("reserve")) }
 
 // KeepImage makes a finished download one of the images. The caller has
 // checked that it has the digest.

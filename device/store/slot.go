@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -146,7 +147,7 @@ func (s *Store) TakeTry() (left int, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	if err := writeDocument(s.path("tries.json"), tries{triesSchema, id, n - 1}, 0o644); err != nil {
+	if err := s.countDown(tries{triesSchema, id, n - 1}); err != nil {
 		return 0, false, err
 	}
 	back, err := s.Tries()
@@ -154,6 +155,28 @@ func (s *Store) TakeTry() (left int, ok bool, err error) {
 		return 0, false, fmt.Errorf("cannot count a try: %d was read back (%w)", back, err)
 	}
 	return n - 1, true, nil
+}
+
+// countDown writes tries that differ from those on the disk in one digit. A device
+// whose disk is full must come up all the same: where there is no room for another
+// file, that one is written over, which takes none. It is one sector of the disk, so
+// a power cut leaves the old count or the new one.
+func (s *Store) countDown(t tries) error {
+	path := s.path("tries.json")
+	err := writeDocument(path, t, 0o644)
+	if !NoSpace(err) {
+		return err
+	}
+	data, err := json.MarshalIndent(t, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(append(data, '\n'), 0)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Promote makes Next the Current set, once it has booted and was confirmed:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -366,8 +367,25 @@ func TestReserve(t *testing.T) {
 	if fi, err := os.Stat(s.path("reserve")); err != nil || fi.Size() != reserveSize {
 		t.Errorf("%v %v", fi, err)
 	}
+	if all, err := os.ReadDir(s.path("spare")); err != nil || len(all) != reserveInodes {
+		t.Errorf("%d %v", len(all), err)
+	}
+	if err := os.Truncate(s.path("reserve"), 5000); err != nil { // there was no room for more
+		t.Fatal(err)
+	}
+	if err := s.Reserve(); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(s.path("reserve")); err != nil || fi.Size() != reserveSize {
+		t.Errorf("%v %v", fi, err)
+	}
 	if err := s.ReleaseReserve(); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{"reserve", "spare"} {
+		if _, err := os.Stat(s.path(name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

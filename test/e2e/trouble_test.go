@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,11 +17,12 @@ import (
 	"github.com/sealant-os/sealant/release"
 )
 
-// small gives the device's state a file system of its own of that many bytes.
+// small gives the device's state a file system of its own of that many bytes, and
+// of 400 inodes.
 func (m *machine) small(size string) {
 	m.t.Helper()
 	m.v.must(os.MkdirAll(m.state(), 0o755))
-	m.v.must(syscall.Mount("tmpfs", m.state(), "tmpfs", 0, "size="+size))
+	m.v.must(syscall.Mount("tmpfs", m.state(), "tmpfs", 0, "nr_inodes=400,size="+size))
 	m.stay = m.state()
 	m.t.Cleanup(func() { syscall.Unmount(m.stay, syscall.MNT_DETACH) })
 }
@@ -27,12 +30,32 @@ func (m *machine) small(size string) {
 // fill leaves no byte free where the device's state is.
 func (m *machine) fill() {
 	m.t.Helper()
-	f, err := os.Create(filepath.Join(m.state(), "filler"))
+	f, err := os.OpenFile(filepath.Join(m.state(), "filler"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	m.v.must(err)
 	defer f.Close()
 	for n := 1 << 20; n > 0; {
 		if _, err := f.Write(make([]byte, n)); err != nil {
 			n /= 2
+		}
+	}
+}
+
+// crowd leaves no inode free there.
+func (m *machine) crowd() {
+	m.t.Helper()
+	dir := filepath.Join(m.state(), "crowd")
+	if err := os.MkdirAll(dir, 0o700); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		m.v.must(err)
+	}
+	for n := range 1000 {
+		f, err := os.CreateTemp(dir, "")
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		m.v.must(err)
+		f.Close()
+		if n == 999 {
+			m.t.Fatal("there is no end of inodes")
 		}
 	}
 }
@@ -78,33 +101,46 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 
-	t.Run("removal with nothing free, offline", func(t *testing.T) {
-		m := v.machine("")
-		m.small("16m")
-		m.enroll()
-		if _, err := m.install(""); err != nil {
-			t.Fatal(err)
-		}
-		if m.boot(); m.level("web") != 1 {
-			t.Fatal("not active")
-		}
-		m.fill()
-		v.hostile(hangUp)
-		defer v.hostile(nil)
-		r, err := m.open().Remove(t.Context(), device.RemoveOptions{}, user, m.log)
-		if err != nil || r.State != device.StateStaged {
-			t.Fatalf("%+v %v", r, err)
-		}
-		if m.boot(); m.level("web") != 0 {
-			t.Errorf("level %d", m.level("web"))
-		}
-		if s := m.status(); s.State != device.StateNone {
-			t.Errorf("%+v", s)
-		}
-		if h, err := m.open().History(t.Context()); err != nil || !h.Whole {
-			t.Errorf("%+v %v", h, err)
-		}
-	})
+	// Whatever becomes free on the way, somebody else takes it at once.
+	for name, fill := range map[string]func(*machine){
+		"bytes": (*machine).fill, "inodes": (*machine).crowd, "bytes and inodes": func(m *machine) { m.fill(); m.crowd() },
+	} {
+		t.Run("removal offline with no "+name, func(t *testing.T) {
+			m := v.machine("")
+			m.small("16m")
+			m.enroll()
+			if _, err := m.install(""); err != nil {
+				t.Fatal(err)
+			}
+			if m.boot(); m.level("web") != 1 {
+				t.Fatal("not active")
+			}
+			fill(m)
+			v.hostile(hangUp)
+			defer v.hostile(nil)
+			r, err := m.open().Remove(t.Context(), device.RemoveOptions{}, user, m.log)
+			if err != nil || r.State != device.StateStaged {
+				t.Fatalf("%+v %v", r, err)
+			}
+			fill(m)
+			if m.bootOnly(); m.level("web") != 0 {
+				t.Errorf("level %d", m.level("web"))
+			}
+			fill(m)
+			if c, err := m.open().Confirm(t.Context(), m.log); err != nil || c.State != "confirmed" {
+				t.Errorf("%+v %v", c, err)
+			}
+			if m.boot(); m.level("web") != 0 {
+				t.Errorf("level %d", m.level("web"))
+			}
+			if s := m.status(); s.State != device.StateNone {
+				t.Errorf("%+v", s)
+			}
+			if h, err := m.open().History(t.Context()); err != nil || !h.Whole {
+				t.Errorf("%+v %v", h, err)
+			}
+		})
+	}
 }
 
 // TestDamagedImage: a boot never uses a damaged image; verify names it; an
