@@ -180,7 +180,7 @@ func TestExample(t *testing.T) {
 	r := e.boot(t, disk, "dracut", "rw", `
 		set -e
 		./sealsrv dev --dir vendor --listen 127.0.0.1:8470 >out/sealsrv.log 2>&1 &
-		until token=$(./sealsrv enroll token new --dir vendor -q); do sleep 1; done
+		until ss -ltn | grep -q :8470; do sleep 0.5; done; token=$(./sealsrv enroll token new --dir vendor -q)
 		sealant enroll --token $token --server http://127.0.0.1:8470 --identity file
 		sealant install
 		echo "installed, everybody: $(openssl version)"

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/sealant-os/sealant/test/vm"
 )
 
 // TestOSTree: ostree, which bootc keeps its systems by, deploys the new tree beside
@@ -60,43 +58,4 @@ func TestOSTree(t *testing.T) {
 		t.Errorf("after the rollback it is not asked for again")
 	}
 	t.Log("ostree: improved, updated (inert, reclaimed), rolled back (improved again), read-only /usr")
-}
-
-// TestContainer builds the example's bootable container by buildah, of a Debian
-// base where no registry is in reach, deploys it by ostree as bootc would, and runs
-// openssl in it: its C library and libssl come from the cryptex.
-func TestContainer(t *testing.T) {
-	work := t.TempDir()
-	sh(t, fmt.Sprintf(`mkdir -p %[1]s/bootc/packages %[1]s/b; cd %[1]s/bootc
-		cp %[2]s/* .; cp %[3]s packages/; cp "$(command -v sealpub)" .
-		sealpub init vendor --product ExampleOS --os-version 42.3.0 --throwaway >/dev/null
-		tar -cf ../base.tar -C %[4]s .`, work, abs(t, "../../examples/bootc"), packages(t, "sealant_*_amd64.deb"), vm.Build(t).Tree()))
-	said := sh(t, inside+fmt.Sprintf(`inside %s %s bash -euc '
-		cd /run/work; export TMPDIR=/run/work/b
-		b() { buildah --root /run/work/b/root --runroot /run/work/b/run --storage-driver overlay "$@"; }
-		c=$(b from scratch); b add -q $c base.tar /; b commit -q $c base; b rm $c; rm base.tar
-		b build --isolation chroot --ulimit nofile=$(ulimit -Hn) --ulimit nproc=$(ulimit -Hu) --layers=false --build-arg BASE=localhost/base --volume /run/work/bootc/vendor:/vendor -t example bootc
-		c=$(b from localhost/example); tree=$(b mount $c)
-		grep -q "\"subtype\": *\"os\"" $tree/usr/lib/sealant/base.json; readlink $tree/usr/bin/openssl
-		# As bootc encapsulates a tree, deploys it and boots it.
-		mv $tree/etc $tree/usr/etc; rm -rf $tree/var $tree/boot; mkdir $tree/var $tree/boot $tree/sysroot; ln -s sysroot/ostree $tree/ostree
-		truncate -s 2G disk; mke2fs -q -F -t ext4 disk; mkdir p; mount -o loop disk p
-		ostree admin init-fs p; ostree admin --sysroot=p os-init example
-		ostree --repo=p/ostree/repo commit -b example --tree=dir=$tree >/dev/null
-		ostree admin --sysroot=p deploy --os=example example
-		sed -n "s/^options //p" p/boot/loader/entries/* >words; mount --bind words /proc/cmdline
-		/usr/lib/ostree/ostree-prepare-root /run/work/p
-		umount /proc/cmdline; mount -t proc proc p/proc; mount -t tmpfs run p/run
-		p/usr/lib/sealant/sealant-boot --root p
-		echo "usr: $(grep -o " /run/work/p/usr .* r[ow]," /proc/self/mounts | cut -d" " -f4)"
-		echo "libc: $(chroot p grep -o "/usr/lib/cryptexes.*libc.so.6" /proc/self/maps | head -1)"
-		echo "openssl: $(chroot p openssl version)"
-		umount -R p; b umount $c >/dev/null
-	' 2>&1`, builder(t), work))
-	t.Log(said)
-	for _, want := range []string{"usr: ro,", "libc: /usr/lib/cryptexes/os/usr/lib/x86_64-linux-gnu/libc.so.6\n", "openssl: OpenSSL 3."} {
-		if !strings.Contains(said, want) {
-			t.Errorf("it is not said: %q", want)
-		}
-	}
 }

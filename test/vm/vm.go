@@ -281,6 +281,13 @@ func Extract(t testing.TB, disk, folder string) string {
 	return filepath.Join(to, filepath.Base(folder))
 }
 
+// Furnish puts what runs the tests' scripts into a tree with systemd that becomes a
+// root disk by other means than Make's.
+func Furnish(t testing.TB, tree string) {
+	t.Helper()
+	must(t, errors.Join(furnish(tree), os.MkdirAll(filepath.Join(tree, "x"), 0o755)))
+}
+
 // NewRoot makes a root disk for Options.Disk: the machine's, and its own from
 // then on.
 func (m *Image) NewRoot(t testing.TB, path string) {
