@@ -30,7 +30,8 @@
 // Where the kernel has the device mapper, content is mounted through dm-verity
 // with the root hash that the ticket names: every block is compared whenever it
 // is read from the disk. Before that, staging reads all of the image; a boot
-// reads all but the data, whose blocks the kernel compares anyway. Elsewhere,
+// reads all but the data, whose blocks the kernel compares anyway; of an os cryptex
+// it has the kernel read what executes, too, since process 1 may need it. Elsewhere,
 // and nowhere else, content is verified whole when it is mounted, at boot too,
 // and whoever can write the image's file later can change what runs. Boot record
 // and status say which it is and why; the policy trust.enforcement can forbid

@@ -2,9 +2,12 @@ package activate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/image"
@@ -55,7 +58,11 @@ func (g guard) attach(ctx context.Context, f *os.File, want ticket.Cryptex, prog
 		m.Close()
 		return attached{}, err
 	}
-	if err := g.admitted(c, want, m, device); err != nil {
+	err = g.readable(c, m)
+	if err == nil {
+		err = g.admitted(c, want, m, device)
+	}
+	if err != nil {
 		m.Close()
 		return attached{}, err
 	}
@@ -74,6 +81,34 @@ func (g guard) mount(f *os.File, c *image.Cryptex, want ticket.Cryptex) (*linux.
 		Blocks: c.Seal.DataBlocks, Tree: c.TreeOffset(), Root: want.Root, Salt: c.Seal.Salt,
 		OnCorruption: g.onCorruption,
 	}, o)
+}
+
+// readable reads what executes from an os cryptex, at a boot by the kernel's check
+// alone. Process 1 may need any of it: damage must be met here, where another set can
+// be taken, and not when the machine comes to a stop.
+func (g guard) readable(c *image.Cryptex, m *linux.Mount) error {
+	if g.enforcement != Kernel || !g.booting || g.lastResort || c.Subtype != image.OS {
+		return nil
+	}
+	list, err := c.TrustCache()
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 1<<20)
+	for _, e := range list.Entries {
+		f, err := m.OpenFile(e.Path)
+		for err == nil {
+			_, err = f.Read(block)
+		}
+		f.Close()
+		if errors.Is(err, syscall.EIO) {
+			return fault.New(fault.Seal, "cannot use the image of %s: it is damaged: %w", c.Name, err)
+		}
+		if !errors.Is(err, io.EOF) {
+			return fmt.Errorf("cannot use the image of %s: %w", c.Name, err)
+		}
+	}
+	return nil
 }
 
 // verify reads the whole image: its digest, its seal and its trust cache must

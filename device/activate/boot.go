@@ -187,8 +187,10 @@ func (b *boot) attach(id string, list []attached) error {
 }
 
 // deliver attaches what the OS update delivered, each image for itself: from
-// its own file, else from a copy in the state with the same digest.
+// its own file, else from a copy in the state with the same digest. What is damaged
+// in a few blocks only is better than nothing.
 func (b *boot) deliver(ctx context.Context, baseline release.Baseline) error {
+	b.guard.lastResort = true
 	list, errs := b.guard.attachAll(ctx, baselineContents(baseline), b.delivered, nil)
 	b.retryStored(ctx, baseline, list, errs)
 	var good []attached

@@ -16,6 +16,7 @@ type guard struct {
 	enforcement  Enforcement
 	onCorruption linux.OnCorruption
 	booting      bool  // the kernel's check of the data is enough
+	lastResort   bool  // there is nothing else to take if what must execute can't be read
 	lacking      error // why it is not the kernel
 	required     bool  // an improvement is used only if the kernel guards it
 	policy       error // why the policy can't be read

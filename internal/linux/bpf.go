@@ -47,6 +47,17 @@ func (m *Mount) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), m.tree.Name()), nil
 }
 
+// OpenFile opens a file by its path below the mount's root. It follows no links.
+func (m *Mount) OpenFile(path string) (*os.File, error) {
+	fd, err := unix.Openat2(int(m.tree.Fd()), path, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // OpenBlock opens the block device of that number for reading. What is no block
 // device, as the number of a file system without one, is os.ErrNotExist.
 func OpenBlock(d Device) (f *os.File, err error) {

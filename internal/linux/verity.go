@@ -109,7 +109,12 @@ func MountVerity(image *os.File, v Verity, o Options) (*Mount, error) {
 		if err := m.release(name); err != nil {
 			return fmt.Errorf("cannot hand a dm-verity device to the kernel: %w", err)
 		}
-		mount, err = newErofs(o)
+		if mount, err = newErofs(o); err == nil {
+			return nil
+		}
+		if _, state, serr := m.status(dev, 0); serr == nil && corrupted(state) {
+			return fault.New(fault.Seal, "%w: the kernel refused to read damaged blocks", err)
+		}
 		return err
 	})
 	if err != nil {
@@ -184,9 +189,12 @@ func GuardOf(d Device) (g Guard, ok bool, err error) {
 	if err != nil {
 		return g, false, fmt.Errorf("cannot read the status of device %s: %w", d, err)
 	}
-	g = Guard{Device: d, Root: [32]byte(root), Corrupted: strings.HasPrefix(state, "C")}
+	g = Guard{Device: d, Root: [32]byte(root), Corrupted: corrupted(state)}
 	return g, true, nil
 }
+
+// corrupted reads a dm-verity device's status: "V" or "C".
+func corrupted(state string) bool { return strings.HasPrefix(state, "C") }
 
 // SweepVerity removes the devices that a process made which was killed before
 // it could hand them over to the kernel. Nobody else may be in MountVerity.
