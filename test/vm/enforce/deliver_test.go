@@ -40,7 +40,7 @@ func deliver(t *testing.T, root string) {
 	}
 	library, err := os.ReadFile(libraries[0])
 	must(t, err)
-	for name, data := range map[string][]byte{"listed": program, "unlisted": append(program[:len(program):len(program)], 'x'), "listed.so": library, "unlisted.so": library} {
+	for name, data := range map[string][]byte{"listed": program, "unlisted": append(program[:len(program):len(program)], 'x'), "listed.so": library, "unlisted.so": library, "unlisted.sh": []byte("#!/bin/sh\ntrue\n")} {
 		must(t, os.WriteFile(filepath.Join(tree, name), data, 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(tree, "data.bin"), program, 0o644))
@@ -53,7 +53,7 @@ func deliver(t *testing.T, root string) {
 	defer f.Close()
 	s, err := image.Build(t.Context(), f, tree, image.Options{Name: "web", Subtype: image.App})
 	must(t, err)
-	digest, cache := unlist(t, file, "unlisted", "unlisted.so")
+	digest, cache := unlist(t, file, "unlisted", "unlisted.so", "unlisted.sh")
 	base := release.Baseline{Schema: release.BaselineSchema, Product: "example-os", OSVersion: "42.3", Cryptexes: []release.Image{{
 		Name: "web", Subtype: release.Subtype(image.App), Digest: release.Digest(digest), Size: size(t, file),
 		Seal:       release.Seal{Root: s.Seal.Root, Salt: s.Seal.Salt, DataBlocks: int64(s.Seal.DataBlocks), Digest: s.Seal.Digest()},
