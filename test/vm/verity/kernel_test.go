@@ -15,14 +15,6 @@ import (
 
 const module = "github.com/sealant-os/sealant/"
 
-// program builds one of this module's programs for the machine.
-func program(t testing.TB, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(name))
-	build(t, "build", "-trimpath", "-ldflags=-s -w", "-o", path, module+name)
-	return path
-}
-
 // tests builds the tests of one of this module's packages for the machine.
 func tests(t testing.TB, pkg string) string {
 	t.Helper()
