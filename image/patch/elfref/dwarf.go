@@ -1,5 +1,7 @@
 package elfref
 
+import "slices"
+
 // Debugging information: DWARF 4 and 5 as compilers and linkers write it, in
 // units of 32-bit lengths for addresses of 8 bytes. The names of forms and
 // attributes below are those of the standard (dwarfstd.org, section 7).
@@ -41,12 +43,12 @@ const debugScratch = 4*streamWindow + 4*maxAbbreviations + 8*maxUnits
 // dwarf is a collector of references of debugging information.
 type dwarf struct {
 	*collector
-	sections map[string]*section // by name
+	sections [targets]*section // nil: there is none
 	abbrev   abbreviations
-	budget   int64                // bytes of abbreviations that may still be read
-	units    int                  // that references count from
-	lists    map[*section]*stream // behind the list that was gone through last
-	base     int64                // of the unit: what address lists without addresses count from
+	budget   int64      // bytes of abbreviations that may still be read
+	units    int        // that references count from
+	lists    [2]*stream // of DWARF 4 and 5, behind the list that was gone through last
+	base     int64      // of the unit: what address lists without addresses count from
 }
 
 // debugging goes through a section, if it is the first of its name.
@@ -54,22 +56,22 @@ func (c *collector) debugging(s *section) {
 	if c.dwarf == nil {
 		c.dwarf = c.debugSections()
 	}
-	if through := debugging[s.name]; through != nil && c.dwarf.sections[s.name] == s {
+	if through := debugging[s.name]; through != nil && slices.Contains(c.dwarf.sections[:], s) {
 		through(c.dwarf, s)
 	}
 }
 
 // debugSections finds the sections that others refer to.
 func (c *collector) debugSections() *dwarf {
-	w := &dwarf{collector: c, sections: map[string]*section{}, lists: map[*section]*stream{}}
+	w := &dwarf{collector: c}
 	for i := range c.sections {
 		s := &c.sections[i]
-		if _, twice := w.sections[s.name]; !twice && s.plain() && s.off+s.size <= c.Size {
-			w.sections[s.name] = s
+		if n := slices.Index(targetNames[:], s.name); n >= 0 && w.sections[n] == nil && s.plain() && s.off+s.size <= c.Size {
+			w.sections[n] = s
 		}
 	}
-	if s := w.sections[".debug_abbrev"]; s != nil {
-		w.budget = 2*s.size + 1<<16
+	if s := w.sections[inAbbrev]; s != nil {
+		w.budget = 2*s.size + 1<<20
 	}
 	w.abbrev.off = -1
 	return w
@@ -79,13 +81,13 @@ func (c *collector) debugSections() *dwarf {
 // there is none any more.
 func (w *dwarf) unit(r *stream, s *section) (end int64, ok bool) {
 	w.spill(false)
-	r.over, r.end = false, s.off+s.size
+	r.until(s.off + s.size)
 	n := int64(r.u32())
 	end = r.pos() + n
 	if r.over || n >= 0xfffffff0 || end > r.end {
 		return 0, false
 	}
-	r.end = end
+	r.until(end)
 	return end, true
 }
 
@@ -129,7 +131,7 @@ func (w *dwarf) length(r *stream, class Class, refers bool) {
 }
 
 // offset takes an offset in another section.
-func (w *dwarf) offset(r *stream, class Class, to string) uint32 {
+func (w *dwarf) offset(r *stream, class Class, to int) uint32 {
 	at, s := r.pos(), w.sections[to]
 	v := r.u32()
 	if s != nil && !r.over && int64(v) < s.size {
@@ -143,7 +145,7 @@ func (w *dwarf) offset(r *stream, class Class, to string) uint32 {
 func (w *dwarf) expression(r *stream, n uint64) {
 	end := r.pos() + int64(min(n, 1<<40))
 	if end > r.end {
-		r.over = true
+		r.fail()
 		return
 	}
 	if n >= 5 {
@@ -151,7 +153,7 @@ func (w *dwarf) expression(r *stream, n uint64) {
 		case op == 0x03 && n >= 9: // DW_OP_addr
 			w.address(r)
 		case op == 0xa0, op == 0xf2: // DW_OP_implicit_pointer
-			w.offset(r, DebugEntry, ".debug_info")
+			w.offset(r, DebugEntry, inInfo)
 		}
 	}
 	if !r.over {
@@ -166,7 +168,7 @@ func (w *dwarf) ranges(s *section) {
 		if r.u16() != 2 {
 			return
 		}
-		w.offset(r, DebugEntry, ".debug_info")
+		w.offset(r, DebugEntry, inInfo)
 		if r.u8() != 8 || r.u8() != 0 {
 			return
 		}
@@ -198,7 +200,7 @@ func (w *dwarf) stringOffsets(s *section) {
 		}
 		r.skip(2)
 		for r.more() {
-			w.offset(r, DebugString, ".debug_str")
+			w.offset(r, DebugString, inStr)
 		}
 	})
 }
@@ -209,7 +211,7 @@ func (w *dwarf) frames(s *section) {
 		if b := r.next(4); b == nil || le.Uint32(b) == 0xffffffff {
 			return // a CIE
 		}
-		w.offset(r, DebugOffset, ".debug_frame")
+		w.offset(r, DebugOffset, inFrame)
 		_, refers := w.address(r)
 		w.length(r, DebugLength, refers)
 	})

@@ -4,6 +4,7 @@ package elfref
 const (
 	maxAbbreviations = 1 << 18 // bytes of one table
 	maxUnits         = 1 << 16 // that references count from
+	leastRead        = 256     // bytes that a table counts at least
 )
 
 // step is what to do about a part of an entry: code, and a number.
@@ -27,13 +28,7 @@ const (
 	toExpression             // DW_FORM_exprloc
 )
 
-// targets are the sections that steps lead to.
-var targets = [...]string{
-	".debug_str", ".debug_line_str", ".debug_info", ".debug_line", ".debug_str_offsets", ".debug_addr",
-	".debug_rnglists", ".debug_loclists", ".debug_macro",
-}
-
-// Numbers of targets.
+// The sections that others refer to, or that come but once.
 const (
 	inStr = iota
 	inLineStr
@@ -44,7 +39,19 @@ const (
 	inRanges
 	inLocations
 	inMacro
+	inAbbrev
+	inFrame
+	inOldRanges
+	inOldLocations
+	inTable
+	targets
 )
+
+var targetNames = [targets]string{
+	".debug_str", ".debug_line_str", ".debug_info", ".debug_line", ".debug_str_offsets", ".debug_addr",
+	".debug_rnglists", ".debug_loclists", ".debug_macro", ".debug_abbrev", ".debug_frame", ".debug_ranges",
+	".debug_loc", ".debug_aranges",
+}
 
 // abbreviations is a table of .debug_abbrev.
 type abbreviations struct {
@@ -67,13 +74,14 @@ func (w *dwarf) abbreviations(off int64) bool {
 	if off == w.abbrev.off {
 		return true
 	}
-	s, t := w.sections[".debug_abbrev"], &w.abbrev
+	s, t := w.sections[inAbbrev], &w.abbrev
 	if s == nil || off >= s.size {
 		return false
 	}
 	t.off, t.steps, t.starts = -1, t.steps[:0], append(t.starts[:0], 0)
 	n := min(s.size-off, maxAbbreviations, w.budget)
 	r := w.stream(s.off+off, n)
+	r.window = leastRead
 	for code := uint64(1); ; code++ {
 		if got := r.leb(); r.over || got != code {
 			break
@@ -91,7 +99,7 @@ func (w *dwarf) abbreviations(off int64) bool {
 			}
 			s, ok := stepOf(name, form, low)
 			if !ok {
-				r.over = true
+				r.fail()
 			}
 			low = s == toLow
 			t.add(s)
@@ -101,11 +109,10 @@ func (w *dwarf) abbreviations(off int64) bool {
 		}
 		t.starts = append(t.starts, int32(len(t.steps)))
 	}
-	if r.over {
-		w.budget -= n
-	} else {
-		w.budget -= r.pos() - s.off - off
+	if !r.over {
+		n = min(n, max(r.pos()-s.off-off, leastRead))
 	}
+	w.budget -= n
 	t.off = off
 	return true
 }
@@ -219,7 +226,7 @@ func (w *dwarf) info(s *section) {
 		default:
 			return
 		}
-		table := w.offset(r, DebugOffset, ".debug_abbrev")
+		table := w.offset(r, DebugOffset, inAbbrev)
 		if version == 4 && r.u8() != 8 {
 			return
 		}
@@ -306,13 +313,13 @@ func (w *dwarf) entry(r *stream, steps []step, version uint16, unit int64, first
 			case inInfo:
 				class = DebugEntry
 			}
-			w.offset(r, class, targets[n])
+			w.offset(r, class, int(n))
 		case toLocations:
 			w.list(r, version)
 		case toViews:
-			w.offset(r, DebugOffset, byVersion(version, ".debug_loc", ".debug_loclists"))
+			w.offset(r, DebugOffset, byVersion(version, inOldLocations, inLocations))
 		case toRanges:
-			w.offset(r, DebugOffset, byVersion(version, ".debug_ranges", ".debug_rnglists"))
+			w.offset(r, DebugOffset, byVersion(version, inOldRanges, inRanges))
 		case toExpression:
 			w.expression(r, r.leb())
 		}
@@ -322,8 +329,8 @@ func (w *dwarf) entry(r *stream, steps []step, version uint16, unit int64, first
 	}
 }
 
-// byVersion is the name of a section in DWARF 4 or 5.
-func byVersion(version uint16, four, five string) string {
+// byVersion is what is meant in DWARF 4 or 5.
+func byVersion(version uint16, four, five int) int {
 	if version == 5 {
 		return five
 	}

@@ -5,18 +5,17 @@ package elfref
 // last: lists come in the order of the entries that use them, and between them,
 // at times, stands what only those know.
 func (w *dwarf) list(r *stream, version uint16) {
-	name := byVersion(version, ".debug_loc", ".debug_loclists")
-	v := int64(w.offset(r, DebugOffset, name))
-	s := w.sections[name]
+	to := byVersion(version, inOldLocations, inLocations)
+	v, s := int64(w.offset(r, DebugOffset, to)), w.sections[to]
 	if s == nil || r.over || v >= s.size {
 		return
 	}
-	l := w.lists[s]
-	if l == nil {
-		fresh := w.stream(s.off, s.size)
-		l = &fresh
-		w.lists[s] = l
+	last := &w.lists[byVersion(version, 0, 1)]
+	if *last == nil {
+		l := w.stream(s.off, s.size)
+		*last = &l
 	}
+	l := *last
 	if at := s.off + v; l.more() && at >= l.pos() {
 		l.seek(at)
 		if version == 5 {
@@ -103,7 +102,7 @@ func (w *dwarf) newList(r *stream, locations bool) {
 			w.address(r)
 			r.leb()
 		default:
-			r.over = true
+			r.fail()
 		}
 		if locations {
 			w.expression(r, r.leb())
@@ -153,10 +152,10 @@ func (w *dwarf) lines(s *section) {
 		}
 		if version == 5 {
 			end := r.end
-			r.end = program
+			r.until(program)
 			w.names(r)
 			w.names(r)
-			r.end, r.over = end, false
+			r.until(end)
 		}
 		r.seek(program)
 		w.program(r, base, &operands)
@@ -170,7 +169,7 @@ func (w *dwarf) names(r *stream) {
 		r.leb()
 		s, ok := stepOf(0, r.leb(), false)
 		if !ok || s == skipBytes || s >= toAddress && s != toSection+inStr && s != toSection+inLineStr {
-			r.over = true
+			r.fail()
 			return
 		}
 		steps = append(steps, s)
