@@ -215,9 +215,11 @@ var links = map[string]map[string]string{
 		"github.com/google/go-cmp/cmp": "a test library",
 	},
 	"sealant-launch": {
-		"github.com/cilium/ebpf": "everybody who launches waits for its start",
-		"github.com/spf13/cobra": "everybody who launches waits for its start",
-		module + "device":        "everybody who launches waits for its start",
+		"github.com/cilium/ebpf":   "everybody who launches waits for its start",
+		"github.com/spf13/cobra":   "everybody who launches waits for its start",
+		"crypto/x509":              "everybody who launches waits for its start",
+		module + "device":          "everybody who launches waits for its start",
+		module + "device/activate": "everybody who launches waits for its start",
 	},
 	"sealsrv": {
 		module + "device":  "the server is not the device",

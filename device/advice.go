@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/evidence"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/eprocess"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -170,7 +171,7 @@ func (d *Device) damagedArm(ctx context.Context, arm evidence.Arm) (bool, error)
 	if d.knownDamage() {
 		return true, nil
 	}
-	for _, linked := range []func(*store.Store) (string, error){activate.Booted, activate.Staged} {
+	for _, linked := range []func(*store.Store) (string, error){present.Booted, present.Staged} {
 		id, err := linked(d.Store)
 		if err != nil || id == "" {
 			continue

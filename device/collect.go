@@ -2,6 +2,7 @@ package device
 
 import (
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 )
 
@@ -109,7 +110,7 @@ func (d *Device) removeUnused(digest store.Digest) error {
 // usedSets are the sets whose mounts launches and the running system get.
 func (d *Device) usedSets() map[string]bool {
 	used := map[string]bool{}
-	for _, id := range []func(*store.Store) (string, error){activate.Staged, activate.Booted} {
+	for _, id := range []func(*store.Store) (string, error){present.Staged, present.Booted} {
 		if set, err := id(d.Store); err == nil && set != "" {
 			used[set] = true
 		}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/units"
 )
 
@@ -16,8 +16,8 @@ func (d *Device) examineServices(g *Diagnosis) {
 		g.add("R1", "ok", "", "systemd does not run here: services get new content by a restart of the device")
 		return
 	}
-	staged, err := activate.Staged(d.Store)
-	booted, err2 := activate.Booted(d.Store)
+	staged, err := present.Staged(d.Store)
+	booted, err2 := present.Booted(d.Store)
 	s, err3 := units.Examine(d.Store)
 	if err := errors.Join(err, err2, err3); err != nil {
 		g.add("R1", "bad", "", "%v", err)

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/enforce"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 )
 
@@ -85,7 +85,7 @@ func TestStagesOnThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.attach(t.Context(), func(e Event) { t.Logf("%+v", e) })
-	if id, err := activate.Staged(d.Store); err != nil || id != set.ID {
+	if id, err := present.Staged(d.Store); err != nil || id != set.ID {
 		t.Fatalf("staged is %q, %v", id, err)
 	}
 	g, err := enforce.Open()

@@ -8,6 +8,7 @@ import (
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/change"
 	"github.com/sealant-os/sealant/device/gate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/internal/amount"
@@ -228,7 +229,7 @@ func (d *Device) affected(set store.Set) []string {
 
 // bootedSet is the set that everything runs on that was not relaunched.
 func (d *Device) bootedSet() store.Set {
-	id, err := activate.Booted(d.Store)
+	id, err := present.Booted(d.Store)
 	if err != nil || id == "" { // this machine was not booted by sealant-boot
 		set, _ := d.Store.Slot(store.Current)
 		return set

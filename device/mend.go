@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/build"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -63,7 +64,7 @@ func (d *Device) Mend(ctx context.Context, report Report) (Mended, error) {
 }
 
 // tellDamage writes damage into the history, once for each image and boot.
-func (d *Device) tellDamage(c activate.Content, report Report) error {
+func (d *Device) tellDamage(c present.Content, report Report) error {
 	text := fmt.Sprintf("the kernel refused to read damaged blocks of %s (%.12s…)", c.Name, c.Image)
 	report.warn("damaged", "%s", text)
 	records, err := d.Store.History()
@@ -84,7 +85,7 @@ func (d *Device) tellDamage(c activate.Content, report Report) error {
 
 // remake makes a damaged image anew: that of an improvement as it was made, that
 // of the baseline from the vendor.
-func (d *Device) remake(ctx context.Context, cat *catalog.Client, c activate.Content, report Report) error {
+func (d *Device) remake(ctx context.Context, cat *catalog.Client, c present.Content, report Report) error {
 	st, err := d.state()
 	if err != nil {
 		return err
@@ -189,7 +190,7 @@ func mendNow(ctx context.Context, open Opener, log *slog.Logger) {
 }
 
 // damagedNow looks without taking the lock.
-func damagedNow(open Opener) ([]activate.Content, error) {
+func damagedNow(open Opener) ([]present.Content, error) {
 	d, err := open()
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/upstream"
 	"github.com/sealant-os/sealant/trust/identity"
-	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/nonce"
 	"github.com/sealant-os/sealant/trust/tpm"
 )
 
@@ -47,7 +47,7 @@ func (d *Device) firstNonces() error {
 		return err
 	}
 	if k == nil {
-		n, err := ticket.NewNonces(d.Rand)
+		n, err := nonce.New(d.Rand)
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (d *Device) freshNonces(t transport.TPM) error {
 	if err != nil {
 		return err
 	}
-	n, err := ticket.NewNoncesAt(d.Rand, value+1)
+	n, err := nonce.NewAt(d.Rand, value+1)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (d *Device) freshNonces(t transport.TPM) error {
 // writeNonces writes down the next step of the nonces, and counts it. Nothing
 // is written while the TPM doesn't answer or says that the nonces are an old
 // copy.
-func (d *Device) writeNonces(n ticket.Nonces) error {
+func (d *Device) writeNonces(n nonce.State) error {
 	before, err := d.Store.Nonces()
 	if err != nil || before == n {
 		return err
@@ -121,7 +121,7 @@ func (d *Device) writeNonces(n ticket.Nonces) error {
 }
 
 // settle counts what a kill kept from being counted.
-func settle(c *tpm.Counter, n ticket.Nonces) error {
+func settle(c *tpm.Counter, n nonce.State) error {
 	value, err := c.Read()
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/device/units"
 	"github.com/sealant-os/sealant/device/upstream"
@@ -58,7 +59,7 @@ func (d *Device) attached(name string) error {
 	if err != nil || st.next == nil || st.inert(st.next) {
 		return err
 	}
-	staged, err := activate.Staged(d.Store)
+	staged, err := present.Staged(d.Store)
 	if err != nil || staged == st.next.ID {
 		return err
 	}

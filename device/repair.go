@@ -3,9 +3,9 @@ package device
 import (
 	"context"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/build"
 	"github.com/sealant-os/sealant/device/change"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
@@ -37,7 +37,7 @@ func (d *Device) repair(ctx context.Context, cat *catalog.Client, set store.Set,
 		return err
 	}
 	d.again(ctx, report)
-	if id, err := activate.Booted(d.Store); err == nil && id != set.ID {
+	if id, err := present.Booted(d.Store); err == nil && id != set.ID {
 		res.Restart = true // the boot had to do without it
 	}
 	for _, name := range res.Repaired {

@@ -14,6 +14,7 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/release/catalog"
+	"github.com/sealant-os/sealant/trust/nonce"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -380,7 +381,7 @@ func (d *Device) verifyTicket(der []byte, b release.Baseline, want ticket.Expect
 }
 
 // preroll makes sure that a next nonce is prepared and written.
-func (d *Device) preroll() (ticket.Nonces, error) {
+func (d *Device) preroll() (nonce.State, error) {
 	n, err := d.Store.Nonces()
 	if err != nil {
 		return n, err

@@ -3,7 +3,7 @@ package device
 import (
 	"path/filepath"
 
-	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -14,12 +14,12 @@ import (
 type usage struct {
 	uses   []running.Use
 	hidden int // processes that this user may not look into
-	shown  map[string]activate.Content
+	shown  map[string]present.Content
 }
 
 // usage looks at every process and every mount.
 func (d *Device) usage() (usage, error) {
-	u := usage{shown: map[string]activate.Content{}}
+	u := usage{shown: map[string]present.Content{}}
 	scan, err := running.Processes(d.Store, d.Config.Apps)
 	if err != nil {
 		return u, err
@@ -27,7 +27,7 @@ func (d *Device) usage() (usage, error) {
 	u.uses, u.hidden = scan.Uses, scan.Hidden
 	// The last mount at a place is the one that is seen.
 	_, err = linux.OwnMounts(func(m *linux.MountPoint) bool {
-		if c, ok := activate.ContentOf(m); ok && filepath.Dir(m.Path) == d.Store.CryptexDir() {
+		if c, ok := present.Of(m); ok && filepath.Dir(m.Path) == d.Store.CryptexDir() {
 			u.shown[filepath.Base(m.Path)] = c
 		}
 		return false

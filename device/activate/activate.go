@@ -41,15 +41,6 @@
 // little more than its Boot.
 package activate
 
-import (
-	"encoding/hex"
-	"fmt"
-	"strings"
-
-	"github.com/sealant-os/sealant/device/store"
-	"github.com/sealant-os/sealant/internal/linux"
-)
-
 // Enforcement says who guards the content of a mounted cryptex.
 type Enforcement string
 
@@ -62,43 +53,3 @@ const (
 	// whenever it is read from the disk.
 	Kernel Enforcement = "kernel"
 )
-
-// sourcePrefix begins the source that mountinfo shows for a cryptex.
-const sourcePrefix = "sealant"
-
-// source is what mountinfo shows as the source of a cryptex's mount:
-// "sealant:NAME:DIGEST". Only root can mount EROFS, so only root can claim it.
-func source(name string, image store.Digest) string {
-	return sourcePrefix + ":" + name + ":" + image.String()
-}
-
-// Content is an image that is mounted somewhere.
-type Content struct {
-	Name  string       `json:"name"`
-	Image store.Digest `json:"image"`
-}
-
-// parseSource reads a mount's source; ok is false for other mounts.
-func parseSource(s string) (c Content, ok bool) {
-	prefix, rest, _ := strings.Cut(s, ":")
-	name, digest, found := strings.Cut(rest, ":")
-	if prefix != sourcePrefix || !found || len(digest) != hex.EncodedLen(len(c.Image)) {
-		return Content{}, false
-	}
-	if err := c.Image.UnmarshalText([]byte(digest)); err != nil {
-		return Content{}, false
-	}
-	c.Name = name
-	return c, true
-}
-
-// ContentOf says which image a mount shows; ok is false for other mounts.
-func ContentOf(m *linux.MountPoint) (c Content, ok bool) {
-	if m.Type != "erofs" {
-		return Content{}, false
-	}
-	return parseSource(m.Source)
-}
-
-// String names the content for people: "web 91b0…".
-func (c Content) String() string { return fmt.Sprintf("%s %.8s…", c.Name, c.Image) }

@@ -340,22 +340,6 @@ func TestInUse(t *testing.T) {
 
 func pid(cmd *exec.Cmd) string { return strconv.Itoa(cmd.Process.Pid) }
 
-func TestSource(t *testing.T) {
-	c := Content{"web", store.Digest{0xab, 1}}
-	if got, ok := parseSource(source(c.Name, c.Image)); !ok || got != c {
-		t.Errorf("%+v, %v", got, ok)
-	}
-	good := source("web", c.Image)
-	for _, bad := range []string{"", "sealant:web", "x" + good, good + "0", strings.ToUpper(good), "/dev/loop0", "sealant::" + good[12:]} {
-		if got, ok := parseSource(bad); ok && got.Name != "" {
-			t.Errorf("%q reads as %+v", bad, got)
-		}
-	}
-	if _, ok := ContentOf(&linux.MountPoint{Type: "fuse", Source: good}); ok {
-		t.Error("a mount that anybody can make counts as content")
-	}
-}
-
 func BenchmarkStage(b *testing.B) {
 	d := rig.New(b, rig.NewVendor(b))
 	_, err := Boot(b.Context(), d.Root)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -133,7 +134,7 @@ func (m *mounted) verifyOne(ctx context.Context, want ticket.Cryptex, path strin
 	if err != nil {
 		return err
 	}
-	guarded, err := guardOf(device, Content{want.Name, want.Image})
+	guarded, err := guardOf(device, present.Content{Name: want.Name, Image: want.Image})
 	if err != nil {
 		return err
 	}

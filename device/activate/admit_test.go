@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/image/erofs"
 	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/test/rig"
@@ -59,7 +60,7 @@ func TestStageAdmitted(t *testing.T) {
 	if err := StageAdmitted(t.Context(), d.Store, set, a.admit, nil); err == nil {
 		t.Fatal("staged although web was not admitted")
 	}
-	if id, err := Staged(d.Store); id == set.ID || err != nil {
+	if id, err := present.Staged(d.Store); id == set.ID || err != nil {
 		t.Errorf("staged is %q, %v", id, err)
 	}
 	if _, err := os.Stat(d.Store.SetMounts(set.ID)); !errors.Is(err, os.ErrNotExist) {

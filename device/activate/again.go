@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 	"github.com/sealant-os/sealant/trust/ticket"
@@ -14,18 +15,18 @@ import (
 
 // Damaged tells which cryptexes of what launches and the running system get
 // have blocks that the kernel refused to read. It needs root.
-func Damaged(st *store.Store) ([]Content, error) {
+func Damaged(st *store.Store) ([]present.Content, error) {
 	guards, err := Guards(st)
 	if err != nil {
 		return nil, err
 	}
-	corrupted := map[linux.Device]Content{}
+	corrupted := map[linux.Device]present.Content{}
 	for _, g := range guards {
 		if g.Corrupted {
 			corrupted[g.Device] = g.Content
 		}
 	}
-	var list []Content
+	var list []present.Content
 	for _, id := range attachedSets(st) {
 		names, err := os.ReadDir(st.SetMounts(id))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -45,7 +46,7 @@ func Damaged(st *store.Store) ([]Content, error) {
 // each once.
 func attachedSets(st *store.Store) []string {
 	var ids []string
-	for _, which := range []func(*store.Store) (string, error){Booted, Staged} {
+	for _, which := range []func(*store.Store) (string, error){present.Booted, present.Staged} {
 		if id, err := which(st); err == nil && id != "" && (len(ids) == 0 || ids[0] != id) {
 			ids = append(ids, id)
 		}
@@ -58,7 +59,7 @@ func attachedSets(st *store.Store) []string {
 // file from then on get it; who has a file open keeps what he has. The caller
 // holds the state's lock. admit is as in StageAdmitted, nil for nobody.
 func Again(ctx context.Context, st *store.Store, admit Admit, progress func(done, total int64)) error {
-	booted, err := Booted(st)
+	booted, err := present.Booted(st)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/image"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -72,7 +73,7 @@ func (g guard) attach(ctx context.Context, f *os.File, want ticket.Cryptex, prog
 // mount mounts a verified image. What decides which bytes are read is the root
 // of the ticket; salt and sizes are bound to it by the seal's digest.
 func (g guard) mount(f *os.File, c *image.Cryptex, want ticket.Cryptex) (*linux.Mount, error) {
-	o := linux.Options{Source: source(want.Name, want.Image), NoSuid: want.Subtype != uint8(image.OS)}
+	o := linux.Options{Source: present.Content{Name: want.Name, Image: want.Image}.Source(), NoSuid: want.Subtype != uint8(image.OS)}
 	if g.enforcement != Kernel {
 		return linux.MountErofs(f, o)
 	}

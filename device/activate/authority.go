@@ -12,6 +12,7 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/nonce"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -24,7 +25,7 @@ type authority struct {
 	digest   release.Digest
 	root     *x509.Certificate
 	device   identity.ID
-	nonces   ticket.Nonces
+	nonces   nonce.State
 	present  func() error // whether the nonces are no old copy; asks the TPM once
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/test/namespace"
@@ -343,7 +344,7 @@ func TestBoot(t *testing.T) {
 			if r.Slot == "" {
 				return
 			}
-			for _, link := range []func(*store.Store) (string, error){Booted, Staged} {
+			for _, link := range []func(*store.Store) (string, error){present.Booted, present.Staged} {
 				if id, err := link(d.Store); err != nil || id != r.Set {
 					t.Errorf("a link leads to %q, %v; the set is %q", id, err, r.Set)
 				}

@@ -8,7 +8,7 @@ import (
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/identity"
-	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/nonce"
 	"github.com/sealant-os/sealant/trust/tpm"
 )
 
@@ -44,7 +44,7 @@ func CheckNonces(st *store.Store) error {
 	return counted(st, n)
 }
 
-func counted(st *store.Store, n ticket.Nonces) error {
+func counted(st *store.Store, n nonce.State) error {
 	counter, err := readCounter(st)
 	if err != nil {
 		return &uncounted{fmt.Errorf("cannot tell whether the nonces are the present ones: %w", err)}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -112,7 +113,7 @@ func (g guard) sweep() error {
 
 // Guarded is a cryptex that is mounted somewhere, and how the kernel guards it.
 type Guarded struct {
-	Content
+	present.Content
 	Device      linux.Device
 	Enforcement Enforcement
 	Root        store.Sum // that the kernel compares with, if it does
@@ -122,7 +123,7 @@ type Guarded struct {
 // Guards tells of every device that was mounted since boot, and is still there,
 // how it is guarded. It needs root.
 func Guards(st *store.Store) ([]Guarded, error) {
-	devices, err := Devices(st)
+	devices, err := present.Devices(st)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +140,7 @@ func Guards(st *store.Store) ([]Guarded, error) {
 	return list, errors.Join(errs...)
 }
 
-func guardOf(device linux.Device, content Content) (Guarded, error) {
+func guardOf(device linux.Device, content present.Content) (Guarded, error) {
 	g := Guarded{Content: content, Device: device, Enforcement: AtMount}
 	if device.Major == 0 {
 		return g, nil // no block device: the kernel mounted the file itself

@@ -1,11 +1,9 @@
 package activate
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -16,7 +14,7 @@ import (
 // process can't be looked at, that is an error: what isn't known to be unused
 // is not garbage.
 func InUse(st *store.Store) (map[store.Digest]bool, error) {
-	devices, err := Devices(st)
+	devices, err := present.Devices(st)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +32,7 @@ func InUse(st *store.Store) (map[store.Digest]bool, error) {
 }
 
 type useScan struct {
-	devices map[linux.Device]Content
+	devices map[linux.Device]present.Content
 	seen    map[uint64]bool // mount namespaces that were read
 	used    map[store.Digest]bool
 	maps    linux.MapReader
@@ -62,7 +60,7 @@ func (s *useScan) process(pid int) error {
 		}
 		s.seen[space] = true
 		for i := range mounts {
-			if c, ok := ContentOf(&mounts[i]); ok {
+			if c, ok := present.Of(&mounts[i]); ok {
 				s.used[c.Image] = true
 			}
 		}
@@ -94,30 +92,4 @@ func (s *useScan) unmounted(p *linux.Process) error {
 		s.used[s.devices[d].Image] = true
 	}
 	return nil
-}
-
-// Devices tells which image each device number stands for that was mounted
-// since boot. A number whose mount is gone may have been given to another file
-// system: what is found by it alone must be looked at closer.
-func Devices(st *store.Store) (map[linux.Device]Content, error) {
-	dir := filepath.Dir(st.DeviceLink("x"))
-	names, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot list the mounted devices: %w", err)
-	}
-	devices := make(map[linux.Device]Content, len(names))
-	for _, name := range names {
-		device, err := linux.ParseDevice(name.Name())
-		if err != nil {
-			continue // a link that is being switched
-		}
-		text, err := os.Readlink(filepath.Join(dir, name.Name()))
-		if err != nil {
-			return nil, fmt.Errorf("cannot read a mounted device: %w", err)
-		}
-		if c, ok := parseSource(text); ok {
-			devices[device] = c
-		}
-	}
-	return devices, nil
 }

@@ -6,8 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -93,7 +93,7 @@ func recordDevice(st *store.Store, a attached) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("cannot record a device: %w", err)
 	}
-	return pointTo(path, source(a.want.Name, a.want.Image))
+	return pointTo(path, present.Content{Name: a.want.Name, Image: a.want.Image}.Source())
 }
 
 // pointTo makes path a link with the given text in one step. It lies in /run
@@ -111,25 +111,6 @@ func pointTo(path, text string) error {
 	}
 	return nil
 }
-
-// linked is the set id that a link names, "" if there is no link.
-func linked(path string) (string, error) {
-	text, err := os.Readlink(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	id, ok := strings.CutPrefix(text, "sets/")
-	if err != nil || !ok || strings.Contains(id, "/") {
-		return "", fmt.Errorf("cannot read %s: it leads to %q", path, text)
-	}
-	return id, nil
-}
-
-// Staged is the id of the set that a launch gets, "" when nothing is attached.
-func Staged(st *store.Store) (string, error) { return linked(st.StagedPath()) }
-
-// Booted is the id of the set that was attached at boot, "" when none was.
-func Booted(st *store.Store) (string, error) { return linked(st.BootedPath()) }
 
 // exposeSet puts second mounts of a set's content where everybody sees them.
 // A mount point whose cryptex isn't in the set is emptied. If one mount fails,

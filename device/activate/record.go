@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -23,21 +24,21 @@ const maxRecord = 1 << 20
 
 // Record is what a boot chose, and why: /run/sealant/boot.json.
 type Record struct {
-	Schema      string       `json:"schema"`
-	Boot        string       `json:"boot"` // the kernel's id of this boot
-	Time        time.Time    `json:"time"` // by a clock that may be wrong
-	Slot        store.Slot   `json:"slot"` // next, current, base, delivered; "" if nothing could be attached
-	Set         string       `json:"set"`
-	Release     string       `json:"release"` // "" is the baseline
-	Label       string       `json:"label"`
-	OSVersion   string       `json:"os_version"`
-	Baseline    store.Digest `json:"baseline"`
-	TriesLeft   *int         `json:"tries_left,omitempty"` // of the set in next, if one was taken
-	Enforcement Enforcement  `json:"enforcement"`
-	Enforcing   []string     `json:"enforcing,omitempty"` // why it is not the kernel, and what else is to be known of it
-	Cryptexes   []Content    `json:"cryptexes"`           // what was attached
-	Refused     []Refusal    `json:"refused"`             // what was passed over, in order
-	Error       string       `json:"error,omitempty"`
+	Schema      string            `json:"schema"`
+	Boot        string            `json:"boot"` // the kernel's id of this boot
+	Time        time.Time         `json:"time"` // by a clock that may be wrong
+	Slot        store.Slot        `json:"slot"` // next, current, base, delivered; "" if nothing could be attached
+	Set         string            `json:"set"`
+	Release     string            `json:"release"` // "" is the baseline
+	Label       string            `json:"label"`
+	OSVersion   string            `json:"os_version"`
+	Baseline    store.Digest      `json:"baseline"`
+	TriesLeft   *int              `json:"tries_left,omitempty"` // of the set in next, if one was taken
+	Enforcement Enforcement       `json:"enforcement"`
+	Enforcing   []string          `json:"enforcing,omitempty"` // why it is not the kernel, and what else is to be known of it
+	Cryptexes   []present.Content `json:"cryptexes"`           // what was attached
+	Refused     []Refusal         `json:"refused"`             // what was passed over, in order
+	Error       string            `json:"error,omitempty"`
 }
 
 // Refusal is why a slot, or one image, was not used.
@@ -64,14 +65,14 @@ func newRecord(g guard) Record {
 	id, _ := linux.BootID()
 	return Record{
 		Schema: RecordSchema, Boot: id, Time: time.Now().UTC().Truncate(time.Second), Enforcement: g.enforcement, Enforcing: g.notes(),
-		Cryptexes: []Content{}, Refused: []Refusal{},
+		Cryptexes: []present.Content{}, Refused: []Refusal{},
 	}
 }
 
 func (r *Record) use(slot store.Slot, set store.Set, list []attached) {
 	r.Slot, r.Set, r.Release, r.Label = slot, set.ID, set.Release, set.Label
 	for _, a := range list {
-		r.Cryptexes = append(r.Cryptexes, Content{a.want.Name, a.want.Image})
+		r.Cryptexes = append(r.Cryptexes, present.Content{Name: a.want.Name, Image: a.want.Image})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
@@ -46,7 +47,7 @@ func (g guard) stage(ctx context.Context, st *store.Store, set store.Set, progre
 // mounts away. Apps that were launched with it keep it. It is idempotent. then
 // is as in Stage.
 func Unstage(st *store.Store, then ...func() error) error {
-	booted, err := Booted(st)
+	booted, err := present.Booted(st)
 	if err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func Unstage(st *store.Store, then ...func() error) error {
 // the running system gets any more. A launch that has just read the old link
 // notices and reads it again.
 func stage(st *store.Store, id string, then []func() error) error {
-	booted, err := Booted(st)
+	booted, err := present.Booted(st)
 	if err != nil {
 		return err
 	}

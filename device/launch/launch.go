@@ -39,8 +39,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -185,7 +185,7 @@ type content struct {
 	set    string
 	names  []string
 	mounts []*linux.Mount
-	images []activate.Content
+	images []present.Content
 }
 
 func (c *content) close() {
@@ -202,7 +202,7 @@ const takeTries = 16
 func takeContent(st *store.Store) (*content, error) {
 	var last error
 	for range takeTries {
-		id, err := activate.Staged(st)
+		id, err := present.Staged(st)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func takeContent(st *store.Store) (*content, error) {
 		}
 		c, err := cloneSet(st, id)
 		if err == nil {
-			now, err := activate.Staged(st)
+			now, err := present.Staged(st)
 			if err == nil && now == id {
 				return c, nil
 			}
@@ -250,12 +250,12 @@ func cloneSet(st *store.Store, id string) (*content, error) {
 
 // identify says which images were taken, by the devices of the mounts
 // themselves. A folder whose mount has just been taken away is no content.
-func identify(st *store.Store, c *content) ([]activate.Content, error) {
-	devices, err := activate.Devices(st)
+func identify(st *store.Store, c *content) ([]present.Content, error) {
+	devices, err := present.Devices(st)
 	if err != nil {
 		return nil, err
 	}
-	var images []activate.Content
+	var images []present.Content
 	for i, m := range c.mounts {
 		d, err := m.Device()
 		if err != nil {

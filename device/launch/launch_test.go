@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -406,7 +407,7 @@ func TestRecordVectors(t *testing.T) {
 }
 
 func FuzzParseRecord(f *testing.F) {
-	good, _ := json.Marshal(Record{Schema: RecordSchema, PID: 5, Content: []activate.Content{{Name: "web"}}})
+	good, _ := json.Marshal(Record{Schema: RecordSchema, PID: 5, Content: []present.Content{{Name: "web"}}})
 	f.Add(good)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRecord(data)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -31,22 +31,22 @@ const (
 // starts, was given. It is /run/sealant/launches/PID.json, written before the
 // program gets control and readable by everybody.
 type Record struct {
-	Schema      string             `json:"schema"`
-	PID         int                `json:"pid"`
-	Start       uint64             `json:"start"`            // clock ticks since boot; with the pid it names the process
-	Boot        string             `json:"boot"`             // the kernel's id of this boot
-	Handle      uint64             `json:"handle,omitempty"` // inode of the process's pidfd, on Linux 6.9 and newer
-	Namespace   uint64             `json:"namespace"`        // inode of its mount namespace
-	NamespaceID uint64             `json:"namespace_id,omitempty"`
-	Cgroup      string             `json:"cgroup"`
-	App         string             `json:"app"` // id in apps.d, "" for none
-	Executable  string             `json:"executable"`
-	UID         int                `json:"uid"`
-	Set         string             `json:"set"`
-	Release     string             `json:"release"` // "" is the baseline
-	Label       string             `json:"label"`
-	Content     []activate.Content `json:"content"`
-	Time        time.Time          `json:"time"`
+	Schema      string            `json:"schema"`
+	PID         int               `json:"pid"`
+	Start       uint64            `json:"start"`            // clock ticks since boot; with the pid it names the process
+	Boot        string            `json:"boot"`             // the kernel's id of this boot
+	Handle      uint64            `json:"handle,omitempty"` // inode of the process's pidfd, on Linux 6.9 and newer
+	Namespace   uint64            `json:"namespace"`        // inode of its mount namespace
+	NamespaceID uint64            `json:"namespace_id,omitempty"`
+	Cgroup      string            `json:"cgroup"`
+	App         string            `json:"app"` // id in apps.d, "" for none
+	Executable  string            `json:"executable"`
+	UID         int               `json:"uid"`
+	Set         string            `json:"set"`
+	Release     string            `json:"release"` // "" is the baseline
+	Label       string            `json:"label"`
+	Content     []present.Content `json:"content"`
+	Time        time.Time         `json:"time"`
 }
 
 // newRecord describes this process, whose calling thread is in its namespace

@@ -17,9 +17,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -156,7 +156,7 @@ type scan struct {
 	st      *store.Store
 	apps    []policy.App
 	shelf   *shelf
-	devices map[linux.Device]activate.Content
+	devices map[linux.Device]present.Content
 	records []launch.Record
 	spaces  map[uint64]map[linux.Device]bool // cryptex devices mounted in a namespace
 	maps    linux.MapReader
@@ -166,7 +166,7 @@ type scan struct {
 func newScan(st *store.Store, apps []policy.App) (*scan, error) {
 	s := &scan{st: st, spaces: map[uint64]map[linux.Device]bool{}, result: Scan{Uses: []Use{}, Seen: map[string]int{}}}
 	var err error
-	if s.devices, err = activate.Devices(st); err != nil {
+	if s.devices, err = present.Devices(st); err != nil {
 		return nil, err
 	}
 	if s.records, err = launch.List(st); err != nil {
@@ -246,7 +246,7 @@ func (s *scan) space(p *linux.Process, inode uint64) (map[linux.Device]bool, err
 	}
 	devices := map[linux.Device]bool{}
 	_, err := p.Mounts(func(m *linux.MountPoint) bool {
-		if c, ok := activate.ContentOf(m); ok && s.devices[m.Device] == c {
+		if c, ok := present.Of(m); ok && s.devices[m.Device] == c {
 			devices[m.Device] = true
 		}
 		return false
@@ -261,7 +261,7 @@ func (s *scan) space(p *linux.Process, inode uint64) (map[linux.Device]bool, err
 // wants says whether a launched app is known to use a cryptex even if nothing
 // of it is mapped, as scripts don't: if apps.d says so, and the launch gave it
 // this very content.
-func (s *scan) wants(r launch.Record, c activate.Content) bool {
+func (s *scan) wants(r launch.Record, c present.Content) bool {
 	if !slices.Contains(r.Content, c) {
 		return false
 	}

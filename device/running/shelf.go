@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/sealant-os/sealant/device/activate"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -36,7 +37,7 @@ func newShelf(st *store.Store) (*shelf, error) {
 			s.sets = append(s.sets, set)
 		}
 	}
-	staged, err := activate.Staged(st)
+	staged, err := present.Staged(st)
 	if err != nil || staged == "" {
 		return s, err
 	}
@@ -47,7 +48,7 @@ func newShelf(st *store.Store) (*shelf, error) {
 // readStaged finds what is really mounted for launches, whatever the state
 // says of it.
 func (s *shelf) readStaged(st *store.Store, id string) error {
-	devices, err := activate.Devices(st)
+	devices, err := present.Devices(st)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func (s *shelf) readStaged(st *store.Store, id string) error {
 
 // judge says which improvement brought an image and how it stands to what a
 // launch gets.
-func (s *shelf) judge(c activate.Content) (release, label string, state State) {
+func (s *shelf) judge(c present.Content) (release, label string, state State) {
 	active := s.staged[c.Name] == c.Image
 	set, known := s.find(c, active)
 	switch {
@@ -96,7 +97,7 @@ func (s *shelf) judge(c activate.Content) (release, label string, state State) {
 
 // find picks the set that an image is best called after: what a launch gets,
 // if it is that; the baseline, if it is that; else the newest that has it.
-func (s *shelf) find(c activate.Content, active bool) (store.Set, bool) {
+func (s *shelf) find(c present.Content, active bool) (store.Set, bool) {
 	if active && s.target.ID != "" {
 		return s.target, true
 	}

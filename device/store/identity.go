@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/nonce"
 )
 
 // Nonces reads the nonce state; ErrEmpty before enrolment. It is secret:
 // whoever has the seeds could have old tickets revived.
-func (s *Store) Nonces() (ticket.Nonces, error) {
-	var n ticket.Nonces
+func (s *Store) Nonces() (nonce.State, error) {
+	var n nonce.State
 	text, err := readFile(s.path("identity", "nonces.json"), maxKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		return n, fmt.Errorf("nonces: %w", ErrEmpty)
@@ -26,7 +26,7 @@ func (s *Store) Nonces() (ticket.Nonces, error) {
 }
 
 // WriteNonces replaces the nonce state in one step, readable by root only.
-func (s *Store) WriteNonces(n ticket.Nonces) error {
+func (s *Store) WriteNonces(n nonce.State) error {
 	text, err := n.MarshalText()
 	if err != nil {
 		return fmt.Errorf("cannot write nonces: %w", err)

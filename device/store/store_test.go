@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealant-os/sealant/internal/fault"
-	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/nonce"
 )
 
 func newStore(t *testing.T) *Store {
@@ -340,7 +340,7 @@ func TestIdentityIsPrivate(t *testing.T) {
 	if err := s.WriteIdentityKey([]byte("pem")); err != nil {
 		t.Fatal(err)
 	}
-	want, err := ticket.NewNonces(rand.Reader)
+	want, err := nonce.New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/internal/linux"
@@ -220,7 +220,7 @@ func (m *manager) backOut(ctx context.Context, st *store.Store, before unit, own
 	if err != nil || !strings.Contains(have[owner], "BindReadOnlyPaths=") {
 		return fail("it was on the content of the last boot already")
 	}
-	set, err := activate.Staged(st)
+	set, err := present.Staged(st)
 	if err == nil {
 		err = put(st, owner, held(set))
 	}

@@ -35,8 +35,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
 )
@@ -97,11 +97,11 @@ func reload(ctx context.Context, st *store.Store) error {
 // wanted is the text of every drop-in that should be, by unit.
 func wanted(st *store.Store, apps []policy.App, also string) (map[string]string, error) {
 	want := map[string]string{}
-	staged, err := activate.Staged(st)
+	staged, err := present.Staged(st)
 	if err != nil {
 		return nil, err
 	}
-	booted, err := activate.Booted(st)
+	booted, err := present.Booted(st)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func Examine(st *store.Store) (State, error) {
 	if err != nil {
 		return s, err
 	}
-	staged, err := activate.Staged(st)
+	staged, err := present.Staged(st)
 	if err != nil {
 		return s, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/launch"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/device/running"
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/exits"
@@ -286,17 +287,17 @@ func (m *Machine) unlaunched(pid int, uses []running.Use, apps []policy.App) (l 
 }
 
 func (m *Machine) armOf(uses []running.Use) (evidence.Arm, bool) {
-	var contents []activate.Content
+	var contents []present.Content
 	for _, u := range uses {
-		contents = append(contents, activate.Content{Name: u.Cryptex, Image: u.Image})
+		contents = append(contents, present.Content{Name: u.Cryptex, Image: u.Image})
 	}
 	return m.armWith(contents)
 }
 
 // armWith is the arm whose set has these contents: the booted one, else the staged
 // one, else what the operating system delivers.
-func (m *Machine) armWith(contents []activate.Content) (evidence.Arm, bool) {
-	for _, linked := range []func(*store.Store) (string, error){activate.Booted, activate.Staged} {
+func (m *Machine) armWith(contents []present.Content) (evidence.Arm, bool) {
+	for _, linked := range []func(*store.Store) (string, error){present.Booted, present.Staged} {
 		id, err := linked(m.store)
 		if err != nil || id == "" {
 			continue
@@ -319,7 +320,7 @@ func (m *Machine) armWith(contents []activate.Content) (evidence.Arm, bool) {
 	return m.arm(string(activate.Delivered), "")
 }
 
-func holds(contents []activate.Content, image func(name string) (store.Digest, bool)) bool {
+func holds(contents []present.Content, image func(name string) (store.Digest, bool)) bool {
 	for _, c := range contents {
 		if d, ok := image(c.Name); !ok || d != c.Image {
 			return false

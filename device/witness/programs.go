@@ -13,6 +13,7 @@ import (
 	"github.com/sealant-os/sealant/device/activate"
 	"github.com/sealant-os/sealant/device/evidence"
 	"github.com/sealant-os/sealant/device/policy"
+	"github.com/sealant-os/sealant/device/present"
 	"github.com/sealant-os/sealant/internal/exits"
 	"github.com/sealant-os/sealant/internal/linux"
 )
@@ -20,8 +21,8 @@ import (
 // program is an executable of an app.
 type program struct {
 	app     policy.App
-	path    string           // as this process sees it
-	content activate.Content // of the cryptex that it lies in; empty if in none
+	path    string          // as this process sees it
+	content present.Content // of the cryptex that it lies in; empty if in none
 }
 
 // How often the apps' programs are looked up again, if nothing else tells of a
@@ -38,13 +39,13 @@ func (m *Machine) Programs() ([]exits.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	booted, _ := activate.Booted(m.store)
-	staged, _ := activate.Staged(m.store)
+	booted, _ := present.Booted(m.store)
+	staged, _ := present.Staged(m.store)
 	sets := fmt.Sprintf("%s %s %+v", booted, staged, apps)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.sets != sets || time.Since(m.looked) > lookEvery {
-		devices, err := activate.Devices(m.store)
+		devices, err := present.Devices(m.store)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +65,7 @@ func (m *Machine) Programs() ([]exits.Program, error) {
 }
 
 // add notes one executable, wherever its app may see it.
-func (m *Machine) add(app policy.App, path string, devices map[linux.Device]activate.Content, sets ...string) {
+func (m *Machine) add(app policy.App, path string, devices map[linux.Device]present.Content, sets ...string) {
 	paths := []string{path}
 	if rel, ok := strings.CutPrefix(path, m.store.CryptexDir()+"/"); ok {
 		for _, id := range sets {
@@ -161,7 +162,7 @@ func (m *Machine) Dumped(e exits.Exit) (evidence.Launch, bool) {
 	if !ok {
 		return evidence.Launch{}, false
 	}
-	at := make(map[string]activate.Content)
+	at := make(map[string]present.Content)
 	if _, err := linux.ReadMounts(strings.NewReader(e.Dump.Mounts), m.contentsAt(at)); err != nil || len(at) == 0 {
 		return evidence.Launch{}, false
 	}
@@ -189,9 +190,9 @@ func (m *Machine) owner(apps []policy.App, d *exits.Dump) (owner policy.App, ok 
 
 // contentsAt collects what is mounted at the cryptexes' places; the last mount at a
 // place is the one that is seen.
-func (m *Machine) contentsAt(at map[string]activate.Content) func(*linux.MountPoint) bool {
+func (m *Machine) contentsAt(at map[string]present.Content) func(*linux.MountPoint) bool {
 	return func(mount *linux.MountPoint) bool {
-		if c, ok := activate.ContentOf(mount); ok && filepath.Dir(mount.Path) == m.store.CryptexDir() {
+		if c, ok := present.Of(mount); ok && filepath.Dir(mount.Path) == m.store.CryptexDir() {
 			at[mount.Path] = c
 		}
 		return false
@@ -203,7 +204,7 @@ func (m *Machine) contentsAt(at map[string]activate.Content) func(*linux.MountPo
 func (m *Machine) armAt(e exits.Exit, p program) (evidence.Arm, bool) {
 	own, _, err := linux.OwnMountNamespace()
 	if err == nil && own == e.MountNamespace {
-		if id, err := activate.Booted(m.store); err == nil && id != "" {
+		if id, err := present.Booted(m.store); err == nil && id != "" {
 			release := ""
 			if set, err := m.store.SetByID(id); err == nil {
 				release = set.Release
@@ -216,14 +217,14 @@ func (m *Machine) armAt(e exits.Exit, p program) (evidence.Arm, bool) {
 		return m.armWith(contents)
 	}
 	if p.content.Name != "" {
-		return m.armWith([]activate.Content{p.content})
+		return m.armWith([]present.Content{p.content})
 	}
 	return evidence.Arm{}, false
 }
 
 // seen is what a process that still runs has at the cryptexes' places; the last
 // mount at a place is the one that is seen.
-func (m *Machine) seen(e exits.Exit) []activate.Content {
+func (m *Machine) seen(e exits.Exit) []present.Content {
 	p, err := linux.OpenProcess(e.PID)
 	if err != nil {
 		return nil
@@ -232,7 +233,7 @@ func (m *Machine) seen(e exits.Exit) []activate.Content {
 	if st, err := p.Stat(); err != nil || e.Start != 0 && st.Start != e.Start {
 		return nil
 	}
-	at := make(map[string]activate.Content)
+	at := make(map[string]present.Content)
 	if _, err := p.Mounts(m.contentsAt(at)); err != nil {
 		return nil
 	}

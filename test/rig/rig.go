@@ -21,6 +21,7 @@ import (
 	"github.com/sealant-os/sealant/release"
 	"github.com/sealant-os/sealant/test/namespace"
 	"github.com/sealant-os/sealant/trust/identity"
+	"github.com/sealant-os/sealant/trust/nonce"
 	"github.com/sealant-os/sealant/trust/ticket"
 )
 
@@ -158,7 +159,7 @@ func (d *Device) enrol() {
 	text, err := identity.MarshalKey(key)
 	check(d.t, err)
 	check(d.t, d.Store.WriteIdentityKey(text))
-	nonces, err := ticket.NewNonces(rand.Reader)
+	nonces, err := nonce.New(rand.Reader)
 	check(d.t, err)
 	check(d.t, d.Store.WriteNonces(nonces))
 	check(d.t, d.Store.WriteEnrolment(store.Enrolment{Device: store.Sum(d.ID), Product: Product, Time: time.Now().UTC().Format(time.RFC3339)}))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealant-os/sealant/trust/image4"
+	"github.com/sealant-os/sealant/trust/nonce"
 )
 
 // fixedKey is always the same P-384 key for the same name, so that tests and
@@ -147,7 +148,7 @@ func example() Claims {
 	device := sum("device")
 	return Claims{
 		Device: [32]byte(device[:32]), Product: "ExampleOS", Baseline: sum("baseline"), Release: "SI-2026-0007", Domain: Domain,
-		Nonce: Seed{1}.Nonce(), Cryptexes: []Cryptex{cryptex("os", 1), cryptex("web", 2)},
+		Nonce: nonce.Seed{1}.Nonce(), Cryptexes: []Cryptex{cryptex("os", 1), cryptex("web", 2)},
 	}
 }
 

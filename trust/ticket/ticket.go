@@ -41,7 +41,7 @@
 // Verification needs no clock, because at boot there is none to be trusted.
 // So a leaf's end is no protection at boot, and isn't meant to be one. What
 // bounds a ticket is the nonce: it is for one state of one device, and when
-// that state passes the ticket is dead (see Nonces). What bounds a leaf are
+// that state passes the ticket is dead (see package nonce). What bounds a leaf are
 // its constraints, the list of revoked leaves that travels with the catalog
 // (Expect.Revoked), and, when a set is staged, the latest moment that the
 // device knows to have passed (Expect.Since).

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealant-os/sealant/internal/fault"
 	"github.com/sealant-os/sealant/trust/image4"
+	"github.com/sealant-os/sealant/trust/nonce"
 )
 
 var write = flag.Bool("write", false, "write the vectors of spec/vectors/ticket anew")
@@ -232,7 +233,7 @@ func makeVectors(t *testing.T) map[string][]byte {
 	add("wrong-device", "wrong device", "another device's ticket", der, func(e *Expect) { e.Device[0] ^= 1 })
 	add("wrong-product", "wrong product", "", der, func(e *Expect) { e.Product = "ExampleOS2" })
 	add("wrong-baseline", "wrong baseline", "an OS update came between", der, func(e *Expect) { e.Baseline[47] ^= 0x80 })
-	add("wrong-nonce", "wrong nonce", "the nonce has rolled", der, func(e *Expect) { e.Nonce = Seed{2}.Nonce() })
+	add("wrong-nonce", "wrong nonce", "the nonce has rolled", der, func(e *Expect) { e.Nonce = nonce.Seed{2}.Nonce() })
 	add("wrong-nonce-baseline-for-release", "wrong nonce", "a baseline's ticket where an improvement's belongs", a.issue(t, base), nil)
 	add("wrong-nonce-release-for-baseline", "wrong nonce", "an improvement's ticket where a baseline's belongs", der, func(e *Expect) { e.OfBaseline, e.Nonce, e.Release = true, [48]byte{}, "" })
 	domain := example()

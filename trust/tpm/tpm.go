@@ -24,7 +24,7 @@
 // # The counter
 //
 // A TPM's counter index never counts down, not even if it is deleted and made
-// again. A device counts every change of its nonces in it (ticket.Nonces.Against),
+// again. A device counts every change of its nonces in it (nonce.State.Against),
 // so that an old copy of the nonces' file isn't taken for the present.
 package tpm
 

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"github.com/sealant-os/sealant/trust/identity"
-	"github.com/sealant-os/sealant/trust/ticket"
+	"github.com/sealant-os/sealant/trust/nonce"
 )
 
 // machine is a pretend machine with a TPM, whose state lies in a folder.
@@ -244,7 +244,7 @@ func TestCounter(t *testing.T) {
 	if _, _, err := NewCounter(m); err == nil {
 		t.Error("made twice")
 	}
-	n, err := ticket.NewNoncesAt(rand.Reader, first)
+	n, err := nonce.NewAt(rand.Reader, first)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,7 @@
-package ticket
+// Package nonce keeps the nonces that a device's tickets must bear, and says when they
+// change. It knows nothing of tickets, so that who only reads the state of a device
+// links no cryptography of keys.
+package nonce
 
 import (
 	"bytes"
@@ -22,7 +25,7 @@ func (s Seed) Nonce() [48]byte {
 	return sha512.Sum384(append([]byte(nonceDomain), s[:]...))
 }
 
-// Nonces are a device's nonces: the current one, which the ticket of the
+// State is a device's nonces: the current one, which the ticket of the
 // running set must bear, and perhaps a prerolled next one, for which the
 // ticket of a staged set was made. It is a pure state machine; the device's
 // store writes the new state down before anything relies on it.
@@ -43,25 +46,25 @@ func (s Seed) Nonce() [48]byte {
 //
 // Step counts the changes. A machine with a monotonic counter compares the
 // two, so that an old copy of the state isn't taken for the present.
-type Nonces struct {
+type State struct {
 	step    uint64
 	current Seed
 	next    Seed // zero: none
 }
 
-// NewNonces begins with a random current nonce and no next one, at step 1.
-func NewNonces(rand io.Reader) (Nonces, error) { return NewNoncesAt(rand, 1) }
+// New begins with a random current nonce and no next one, at step 1.
+func New(rand io.Reader) (State, error) { return NewAt(rand, 1) }
 
-// NewNoncesAt begins at the step that a counter shows, which isn't 0.
-func NewNoncesAt(rand io.Reader, step uint64) (Nonces, error) {
+// NewAt begins at the step that a counter shows, which isn't 0.
+func NewAt(rand io.Reader, step uint64) (State, error) {
 	s, err := newSeed(rand)
 	if err == nil && step == 0 {
 		err = errors.New("cannot make nonce: the counter shows 0")
 	}
 	if err != nil {
-		return Nonces{}, err
+		return State{}, err
 	}
-	return Nonces{step: step, current: s}, nil
+	return State{step: step, current: s}, nil
 }
 
 func newSeed(rand io.Reader) (s Seed, err error) {
@@ -75,10 +78,10 @@ func newSeed(rand io.Reader) (s Seed, err error) {
 }
 
 // Current is the nonce in force.
-func (n Nonces) Current() [48]byte { return n.current.Nonce() }
+func (n State) Current() [48]byte { return n.current.Nonce() }
 
 // Prerolled is the next nonce, if there is one.
-func (n Nonces) Prerolled() (nonce [48]byte, ok bool) {
+func (n State) Prerolled() (nonce [48]byte, ok bool) {
 	if n.next == (Seed{}) {
 		return nonce, false
 	}
@@ -90,7 +93,7 @@ func (n Nonces) Prerolled() (nonce [48]byte, ok bool) {
 // before the staged set takes the running one's place in the store, and a
 // device that was killed between the two still boots the staged set, and can't
 // boot the old one.
-func (n Nonces) Staged() [48]byte {
+func (n State) Staged() [48]byte {
 	if nonce, ok := n.Prerolled(); ok {
 		return nonce
 	}
@@ -98,11 +101,11 @@ func (n Nonces) Staged() [48]byte {
 }
 
 // Step counts the changes of the state.
-func (n Nonces) Step() uint64 { return n.step }
+func (n State) Step() uint64 { return n.step }
 
 // Next prerolls the next nonce. If there is one already it stays the same, so
 // that a device that was interrupted asks for the same ticket again.
-func (n Nonces) Next(rand io.Reader) (Nonces, error) {
+func (n State) Next(rand io.Reader) (State, error) {
 	if n.next != (Seed{}) {
 		return n, nil
 	}
@@ -113,25 +116,25 @@ func (n Nonces) Next(rand io.Reader) (Nonces, error) {
 	if s == n.current {
 		return n, errors.New("cannot make nonce: the source of randomness repeats itself")
 	}
-	return Nonces{step: n.step + 1, current: n.current, next: s}, nil
+	return State{step: n.step + 1, current: n.current, next: s}, nil
 }
 
 // Confirm puts the next nonce in force; the current one is gone. Without a
 // next nonce there is nothing to confirm, and the state stays.
-func (n Nonces) Confirm() (Nonces, error) {
+func (n State) Confirm() (State, error) {
 	if n.next == (Seed{}) {
 		return n, errors.New("cannot roll the nonce: no next nonce was prepared")
 	}
-	return Nonces{step: n.step + 1, current: n.next}, nil
+	return State{step: n.step + 1, current: n.next}, nil
 }
 
 // Discard drops the next nonce, and the ticket made for it. Without one the
 // state stays as it is.
-func (n Nonces) Discard() Nonces {
+func (n State) Discard() State {
 	if n.next == (Seed{}) {
 		return n
 	}
-	return Nonces{step: n.step + 1, current: n.current}
+	return State{step: n.step + 1, current: n.current}
 }
 
 // nonceFile is how the state is written down.
@@ -145,7 +148,7 @@ type nonceFile struct {
 const nonceSchema = "sealant.nonces/1"
 
 // MarshalText writes the state, secrets included, as a small JSON document.
-func (n Nonces) MarshalText() ([]byte, error) {
+func (n State) MarshalText() ([]byte, error) {
 	f := nonceFile{Schema: nonceSchema, Step: n.step, Current: hex.EncodeToString(n.current[:])}
 	if n.next != (Seed{}) {
 		f.Next = hex.EncodeToString(n.next[:])
@@ -155,7 +158,7 @@ func (n Nonces) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText reads what MarshalText wrote, and nothing else.
-func (n *Nonces) UnmarshalText(text []byte) error {
+func (n *State) UnmarshalText(text []byte) error {
 	const maxText = 512
 	if len(text) > maxText {
 		return fmt.Errorf("cannot read nonces: %d bytes, at most %d are possible", len(text), maxText)
@@ -164,7 +167,7 @@ func (n *Nonces) UnmarshalText(text []byte) error {
 	if err := json.Unmarshal(text, &f); err != nil {
 		return fmt.Errorf("cannot read nonces: %w", err)
 	}
-	got := Nonces{step: f.Step}
+	got := State{step: f.Step}
 	if f.Schema != nonceSchema || !got.current.read(f.Current) || f.Next != "" && !got.next.read(f.Next) || f.Step == 0 || got.current == got.next {
 		return errors.New("cannot read nonces: a field is missing or malformed")
 	}
@@ -189,7 +192,7 @@ func (s *Seed) read(text string) bool {
 // every change after it was written down. It says whether the device was
 // killed between the two (then the counter must be incremented now), or that
 // the state is an old copy and must not be used.
-func (n Nonces) Against(counter uint64) (increment bool, err error) {
+func (n State) Against(counter uint64) (increment bool, err error) {
 	switch {
 	case counter == n.step:
 		return false, nil

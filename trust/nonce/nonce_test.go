@@ -1,4 +1,4 @@
-package ticket
+package nonce
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-func newNonces(t testing.TB) Nonces {
+func newNonces(t testing.TB) State {
 	t.Helper()
-	n, err := NewNonces(rand.Reader)
+	n, err := New(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +81,10 @@ type failingReader struct{}
 func (failingReader) Read([]byte) (int, error) { return 0, errors.New("no randomness") }
 
 func TestNonceWithoutRandomness(t *testing.T) {
-	if _, err := NewNonces(failingReader{}); err == nil {
+	if _, err := New(failingReader{}); err == nil {
 		t.Error("a nonce without randomness")
 	}
-	if _, err := NewNonces(zeros{}); err == nil {
+	if _, err := New(bytes.NewReader(make([]byte, len(Seed{})))); err == nil {
 		t.Error("a nonce of zeros")
 	}
 	n := newNonces(t)
@@ -102,12 +102,12 @@ func TestNonceText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []Nonces{one, two} {
+	for _, n := range []State{one, two} {
 		text, err := n.MarshalText()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got Nonces
+		var got State
 		if err := got.UnmarshalText(text); err != nil || got != n {
 			t.Errorf("%s came back as %+v: %v", text, got, err)
 		}
@@ -134,7 +134,7 @@ func TestNonceText(t *testing.T) {
 		"zero":          `{"schema":"sealant.nonces/1","step":2,"current":"` + strings.Repeat("00", 32) + "\"}\n",
 		"short":         `{"schema":"sealant.nonces/1","step":2,"current":"` + strings.Repeat("01", 31) + "\"}\n",
 	} {
-		var got Nonces
+		var got State
 		if err := got.UnmarshalText([]byte(bad)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -142,7 +142,7 @@ func TestNonceText(t *testing.T) {
 }
 
 func TestNoncesAgainstCounter(t *testing.T) {
-	n, err := NewNoncesAt(rand.Reader, 7)
+	n, err := NewAt(rand.Reader, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestNoncesAgainstCounter(t *testing.T) {
 			t.Errorf("counter %d: %v", counter, err)
 		}
 	}
-	if _, err := NewNoncesAt(rand.Reader, 0); err == nil {
+	if _, err := NewAt(rand.Reader, 0); err == nil {
 		t.Error("began at 0")
 	}
 }
@@ -168,7 +168,7 @@ func TestNoncesAgainstCounter(t *testing.T) {
 // machine is a device reduced to what survives a power cut: the nonces and
 // which ticket (by its nonce) stands in which slot.
 type machine struct {
-	nonces        Nonces
+	nonces        State
 	current, next [48]byte // zero: the baseline's ticket, or nothing staged
 }
 
@@ -191,7 +191,7 @@ func (m *machine) boots() [48]byte {
 // nonces, which are what the thief can't put back).
 func TestOldTicketsStayDead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n, err := NewNonces(rand.Reader)
+		n, err := New(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestOldTicketsStayDead(t *testing.T) {
 func FuzzNonces(f *testing.F) {
 	f.Add([]byte(`{"schema":"sealant.nonces/1","step":1,"current":"` + strings.Repeat("01", 32) + "\"}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var n Nonces
+		var n State
 		if n.UnmarshalText(text) != nil {
 			return
 		}
