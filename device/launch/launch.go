@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sealant-os/sealant/device/policy"
@@ -174,9 +175,7 @@ func Exec(st *store.Store, confine Confine, p Program) error {
 	if err := confine(self, p.Strict, linux.Pidfd{}); err != nil {
 		return err
 	}
-	return linux.Isolated(func() error {
-		return (&order{Root: st.Root(), Program: p}).carryOut(nil)
-	})
+	return (&order{Root: st.Root(), Program: p}).carryOut(nil)
 }
 
 // content is the set that a launch gets: a second mount of each cryptex,
@@ -272,21 +271,52 @@ func identify(st *store.Store, c *content) ([]present.Content, error) {
 
 // bind puts the content over the mount points in this thread's namespace. The
 // folder of mount points becomes a private mount of its own first, so that a
-// later switch outside doesn't reach in.
+// later switch outside doesn't reach in. Mount points of which the set has no content
+// keep theirs.
 func (c *content) bind(dir string) error {
-	tree, err := linux.CloneTree(dir)
+	tree, err := linux.Clone(dir)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
-	if err := errors.Join(tree.Private(), tree.Switch(dir)); err != nil {
-		return err
+	kept, err := c.others(dir)
+	defer kept.close()
+	if err == nil {
+		err = errors.Join(tree.Private(), tree.Switch(dir), kept.place(dir), c.place(dir))
 	}
-	for i, m := range c.mounts {
-		if err := m.Private(); err != nil {
-			return err
+	return err
+}
+
+// others takes what is mounted in the folder of mount points and is none of the set's.
+func (c *content) others(dir string) (*content, error) {
+	kept := new(content)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return kept, fmt.Errorf("cannot read the mount points: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if slices.Contains(c.names, e.Name()) {
+			continue
 		}
-		if err := m.Switch(filepath.Join(dir, c.names[i])); err != nil {
+		if taken, err := linux.Mounted(path); err != nil {
+			return kept, err
+		} else if !taken {
+			continue
+		}
+		m, err := linux.CloneTree(path)
+		if err != nil {
+			return kept, err
+		}
+		kept.names, kept.mounts = append(kept.names, e.Name()), append(kept.mounts, m)
+	}
+	return kept, nil
+}
+
+// place puts the mounts on their mount points.
+func (c *content) place(dir string) error {
+	for i, m := range c.mounts {
+		if err := errors.Join(m.Private(), m.Place(filepath.Join(dir, c.names[i]))); err != nil {
 			return err
 		}
 	}

@@ -179,6 +179,22 @@ func TestRootLaunchesOnStagedContent(t *testing.T) {
 	}
 }
 
+// What is mounted beside the set's content is seen in a launch too, and under the
+// content there is nothing of what the system shows.
+func TestMountsBesideTheSet(t *testing.T) {
+	d, _ := booted(t)
+	other := filepath.Join(d.Store.CryptexDir(), "other")
+	must(t, os.MkdirAll(other, 0o755))
+	must(t, linux.Tmpfs(other))
+	t.Cleanup(func() { must(t, linux.Unmount(other)) })
+	must(t, os.WriteFile(other+"/version", []byte("other"), 0o644))
+	web := d.Store.MountPoint("web")
+	text, code := output(t, as("run-as-root", d, "/bin/sh", "-c", "cat "+other+"/version; umount "+web+" && ls "+web))
+	if code != 0 || text != "other" {
+		t.Errorf("%d %q", code, text)
+	}
+}
+
 // The set of a process is settled at its start, whatever happens around it.
 func TestLaunchedKeepsItsSet(t *testing.T) {
 	d, a := booted(t)

@@ -127,15 +127,18 @@ func carryOutOrder(data []byte, files []*os.File) error {
 	if o.Caller != nil {
 		h = &held{handle: linux.PidfdOf(files[3]), spaces: files[4:]}
 	}
-	return linux.Isolated(func() error { return o.carryOut(h) })
+	return o.carryOut(h)
 }
 
-// carryOut turns this process into the program. It runs on an isolated thread,
-// and returns only if something failed. The order of steps matters: content
+// carryOut turns this process into the program. It returns only if something failed;
+// then this thread may be in other namespaces, and another user's. The order of steps matters: content
 // and the folder of records are taken while the agent's files are in sight,
 // limits while there is privilege to set them, and everything that is the
 // caller's own (terminal, folder, program) is touched with the caller's rights only.
 func (o *order) carryOut(h *held) error {
+	if err := linux.Alone(); err != nil {
+		return err
+	}
 	st := store.Below(o.Root)
 	c, err := takeContent(st)
 	if err != nil {

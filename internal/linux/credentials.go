@@ -177,10 +177,11 @@ type User struct {
 	Groups   []int
 }
 
-// BecomeUser drops every privilege of this process that the user doesn't have,
+// BecomeUser drops every privilege of the calling thread that the user doesn't have,
 // for good: capabilities outside bounding can't come back even through a
-// set-user-id program. The thread that goes on to execute a program must be
-// the calling one.
+// set-user-id program. It must be the thread that goes on to execute a program, which
+// ends all others; until then these stay as they are, and nobody but root can look into
+// the process or trace it.
 func BecomeUser(u User, bounding uint64) error {
 	// Keys of the session that started this process are none of the user's business.
 	_, _ = unix.KeyctlJoinSessionKeyring("")
@@ -196,17 +197,23 @@ func BecomeUser(u User, bounding uint64) error {
 			return fmt.Errorf("cannot limit the capabilities: %w", err)
 		}
 	}
-	if err := syscall.Setgroups(u.Groups); err != nil {
+	if err := unix.Setgroups(u.Groups); err != nil {
 		return fmt.Errorf("cannot set the groups: %w", err)
 	}
-	if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
-		return fmt.Errorf("cannot become group %d: %w", u.GID, err)
+	// Not unix.Setresgid, which has all threads of the process do it.
+	g, id := uintptr(u.GID), uintptr(u.UID)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, g, g, g); errno != 0 {
+		return fmt.Errorf("cannot become group %d: %w", u.GID, errno)
 	}
-	if err := syscall.Setresuid(u.UID, u.UID, u.UID); err != nil {
-		return fmt.Errorf("cannot become user %d: %w", u.UID, err)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, id, id, id); errno != 0 {
+		return fmt.Errorf("cannot become user %d: %w", u.UID, errno)
 	}
 	if u.UID == 0 {
 		return nil
+	}
+	// So it is after a change of user, unless fs.suid_dumpable says otherwise.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot keep others from looking into this process: %w", err)
 	}
 	// The change of user emptied all sets but the inheritable one.
 	var none [2]unix.CapUserData

@@ -106,6 +106,22 @@ func Isolated(f func() error) error {
 	return <-done
 }
 
+// Alone gives the calling thread, and from now on this goroutine, what Isolated gives,
+// for good: in a process that does nothing any more but become another program. What
+// the thread takes on, the program has; this process's other threads don't. That is
+// sooner done than on a thread of its own.
+func Alone() error {
+	runtime.LockOSThread()
+	return ownFolder()
+}
+
+func ownFolder() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return errors.New("cannot give a thread its own working directory: " + err.Error())
+	}
+	return nil
+}
+
 func isolate(f func() error, done chan<- error, settled chan struct{}) {
 	// Never unlocked: the runtime ends the thread with the goroutine.
 	runtime.LockOSThread()
@@ -119,8 +135,8 @@ func isolate(f func() error, done chan<- error, settled chan struct{}) {
 		return
 	}
 	close(settled)
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		done <- errors.New("cannot give a thread its own working directory: " + err.Error())
+	if err := ownFolder(); err != nil {
+		done <- err
 		return
 	}
 	done <- f()

@@ -163,10 +163,6 @@ func JoinCgroup(p *Process) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := OwnMounts(func(m *MountPoint) bool { return m.Type == "cgroup2" || m.Type == "cgroup" })
-	if err != nil {
-		return err
-	}
 	own, err := OpenProcess(os.Getpid())
 	if err != nil {
 		return err
@@ -176,11 +172,17 @@ func JoinCgroup(p *Process) error {
 	if err != nil {
 		return err
 	}
+	groups, have := cgroupLines(string(data)), cgroupLines(string(mine))
+	groups = slices.DeleteFunc(groups, func(g cgroup) bool { return slices.Contains(have, g) })
+	if len(groups) == 0 {
+		return nil
+	}
+	mounts, err := OwnMounts(func(m *MountPoint) bool { return m.Type == "cgroup2" || m.Type == "cgroup" })
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, group := range cgroupLines(string(data)) {
-		if slices.Contains(cgroupLines(string(mine)), group) {
-			continue
-		}
+	for _, group := range groups {
 		dir, ok := group.directory(mounts)
 		if !ok {
 			continue
