@@ -24,8 +24,8 @@ const whole = "/usr/lib/sealant/sealant"
 
 func main() {
 	args := os.Args[1:]
-	if len(args) == 1 && args[0] == launch.ChildCommand {
-		if err := launch.Child(); err != nil {
+	if len(args) == 2 && args[0] == launch.ChildCommand {
+		if err := launch.Child(args[1]); err != nil {
 			os.Exit(fault.ExitCode(err)) // whoever started it was told
 		}
 		return

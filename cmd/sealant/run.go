@@ -88,10 +88,10 @@ func appsOf(st *store.Store) ([]policy.App, error) {
 // sealant-launch is not installed.
 func newLaunchChild() *cobra.Command {
 	return &cobra.Command{
-		Use: launch.ChildCommand, Hidden: true, Args: cobra.NoArgs,
+		Use: launch.ChildCommand + " ROOT", Hidden: true, Args: cobra.ExactArgs(1),
 		Short: "become a launched program (for the agent)",
-		RunE: func(*cobra.Command, []string) error {
-			if err := launch.Child(); err != nil {
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := launch.Child(args[0]); err != nil {
 				return cli.Exit(fault.KindOf(err)) // whoever started it was told
 			}
 			return nil

@@ -2,11 +2,8 @@ package launch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -36,7 +33,8 @@ var forwarded = []os.Signal{
 
 // Through launches a program through the agent and stays with it to its end:
 // standard streams, signals and the terminal's size reach the program as if it
-// were this process. A detached program is only started.
+// were this process, whose own signals are caught from then on. A detached program is
+// only started.
 //
 // Terminals: the agent's child can't have this process's controlling terminal,
 // so it gets a pseudo terminal of its own, whose other side is shown here. In
@@ -48,7 +46,7 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 		return 0, Status{}, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { linux.HangUp(conn) })
 	defer stop()
 
 	f, err := newFront(r.Detached)
@@ -56,17 +54,18 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 		return 0, Status{}, err
 	}
 	defer f.restore()
-	// Signals that come before the program has started wait for it.
-	if !r.Detached {
-		signal.Notify(f.signals, forwarded...)
-		defer signal.Stop(f.signals)
-	}
-	data, err := json.Marshal(request{requestSchema, r.App, r.Args, r.Env, r.Dir, f.terminal, r.Detached})
+	data, err := request{App: r.App, Dir: r.Dir, Terminal: f.terminal, Detached: r.Detached, Args: r.Args, Env: r.Env}.message()
 	if err != nil {
-		return 0, Status{}, fmt.Errorf("cannot ask for a launch: %w", err)
+		return 0, Status{}, err
 	}
 	if err := linux.Send(conn, data, f.streams[:]...); err != nil {
 		return 0, Status{}, err
+	}
+	// While the agent is at work: it takes some time. A signal that comes before ends
+	// this process, as it would a program that has only begun; the agent then hangs up
+	// on the program. One that comes after waits until there is a program.
+	if !r.Detached {
+		signal.Notify(f.signals, forwarded...)
 	}
 	f.handOver()
 	first, files, err := hear(conn)
@@ -81,9 +80,7 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 	if r.Detached {
 		return first.Started, Status{}, nil
 	}
-	over := make(chan struct{})
-	defer close(over)
-	go f.forward(handle, over)
+	go f.forward(handle)
 	f.relay()
 	last, _, err := hear(conn)
 	if errors.Is(err, io.EOF) || err == nil && last.Ended == nil {
@@ -96,8 +93,8 @@ func Through(ctx context.Context, st *store.Store, r Request) (pid int, status S
 	return first.Started, *last.Ended, nil
 }
 
-func dial(st *store.Store) (*net.UnixConn, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: st.LaunchSocketPath(), Net: "unix"})
+func dial(st *store.Store) (*os.File, error) {
+	conn, err := linux.Connect(st.LaunchSocketPath())
 	if err != nil {
 		return nil, fault.New(fault.Failed, "cannot launch: the agent doesn't answer (%w)", err).
 			Hint("sudo systemctl start sealant-launch.socket")
@@ -105,19 +102,16 @@ func dial(st *store.Store) (*net.UnixConn, error) {
 	return conn, nil
 }
 
-func hear(conn *net.UnixConn) (answer, []*os.File, error) {
+func hear(conn linux.Conn) (answer, []*os.File, error) {
 	data, files, err := linux.Receive(conn, maxRecord)
 	if err != nil {
 		return answer{}, nil, err
 	}
-	var a answer
-	if err := json.Unmarshal(data, &a); err != nil {
-		return answer{}, files, fmt.Errorf("cannot read the agent's answer: %w", err)
+	a, err := readAnswer(data)
+	if err == nil && a.Failed != nil {
+		err = a.Failed.err()
 	}
-	if a.Failed != nil {
-		return answer{}, files, a.Failed.err()
-	}
-	return a, files, nil
+	return a, files, err
 }
 
 // front is the side of a launch that the person sees.
@@ -221,15 +215,10 @@ func (f *front) restore() {
 	}
 }
 
-// forward passes signals on to the program until it is over.
-func (f *front) forward(handle linux.Pidfd, over <-chan struct{}) {
-	for {
-		select {
-		case sig := <-f.signals:
-			f.pass(sig.(syscall.Signal), handle)
-		case <-over:
-			return
-		}
+// forward passes signals on to the program.
+func (f *front) forward(handle linux.Pidfd) {
+	for sig := range f.signals {
+		f.pass(sig.(syscall.Signal), handle)
 	}
 }
 

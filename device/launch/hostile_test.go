@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"encoding/json"
 	"os"
 	"strings"
 	"syscall"
@@ -27,7 +26,7 @@ func takeTerminal(st *store.Store) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(request{requestSchema, "", []string{"/bin/true"}, nil, "/", 1, false})
+	data, err := request{Args: []string{"/bin/true"}, Dir: "/", Terminal: 1}.message()
 	if err != nil {
 		return err
 	}

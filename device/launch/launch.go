@@ -49,14 +49,14 @@ import (
 
 // Program is what to execute.
 type Program struct {
-	App  string   `json:"app"`  // id in apps.d that it counts as, "" for none
-	Path string   `json:"path"` // the executable; it holds a slash
-	Args []string `json:"args"` // with the program's name first
-	Env  []string `json:"env"`
-	Dir  string   `json:"dir"` // absolute
+	App  string   // id in apps.d that it counts as, "" for none
+	Path string   // the executable; it holds a slash
+	Args []string // with the program's name first
+	Env  []string
+	Dir  string // absolute
 
 	// Strict makes it, and all that it starts, execute only what is sealed.
-	Strict bool `json:"strict,omitempty"`
+	Strict bool
 }
 
 // Limits on what a caller may ask for.
@@ -175,7 +175,10 @@ func Exec(st *store.Store, confine Confine, p Program) error {
 	if err := confine(self, p.Strict, linux.Pidfd{}); err != nil {
 		return err
 	}
-	return (&order{Root: st.Root(), Program: p}).carryOut(nil)
+	if err := linux.Alone(); err != nil {
+		return err
+	}
+	return (&order{Program: p}).carryOut(st, nil)
 }
 
 // content is the set that a launch gets: a second mount of each cryptex,

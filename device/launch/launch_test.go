@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case ChildCommand:
-			if err := Child(); err != nil {
+			if err := Child(os.Args[2]); err != nil {
 				os.Exit(1)
 			}
 		case "run-as-root":

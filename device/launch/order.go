@@ -14,24 +14,23 @@ import (
 
 // order is what a child is told to become.
 type order struct {
-	Root     string  `json:"root"` // of the store
-	Program  Program `json:"program"`
-	Session  bool    `json:"session"`  // begin a session of its own
-	Terminal int     `json:"terminal"` // the standard stream that is its terminal, -1 if none
-	Caller   *caller `json:"caller,omitempty"`
+	Program  Program
+	Session  bool // begin a session of its own
+	Terminal int  // the standard stream that is its terminal, -1 if none
+	Caller   *caller
 }
 
 // caller is whom a child acts for, as the kernel told the agent.
 type caller struct {
-	PID      int        `json:"pid"`
-	User     linux.User `json:"user"`
-	Bounding uint64     `json:"bounding"`
-	Umask    int        `json:"umask"`
-	Label    string     `json:"label"` // SELinux label to take on, "" if none
+	PID      int
+	User     linux.User
+	Bounding uint64
+	Umask    int
+	Label    string // SELinux label to take on, "" if none
 }
 
 // channelFD is the one descriptor that a child is started with beside its standard
-// streams. The order comes there, as JSON, and with it the program's standard
+// streams. The order comes there, and with it the program's standard
 // streams and, if there is a caller, the handle on its process and its namespaces
 // (linux.NamespaceFiles of them). The child says there why it failed; the other end
 // closes when it has executed.
@@ -80,38 +79,63 @@ func ReadFailure(text string) error {
 	return f.err()
 }
 
-// Child is the whole life of a process that Server (or Start) started: it waits
-// for its order and becomes the program that it names. The program that serves
-// must call it for the arguments in Server.Self. It returns only if it failed,
-// after it has said so to whoever started it. That nobody wants it any more, and
-// it ends without having been asked, is no failure.
-func Child() error {
+// Child is the whole life of a process that Server (or Start) started on a device: it
+// waits for its order and becomes the program that it names. The program that serves
+// must call it for the arguments in Server.Self and one more, which is root. It returns
+// only if it failed, after it has said so to whoever started it. That nobody wants it
+// any more, and it ends without having been asked, is no failure.
+func Child(root string) error {
 	err := linux.KeepStandardStreamsOnly()
 	if err != nil {
 		return err
 	}
-	channel, err := linux.SocketAt(channelFD)
-	if err != nil {
+	st, channel := store.Below(root), os.NewFile(channelFD, "channel")
+	if err := linux.Alone(); err != nil {
 		return err
 	}
+	practise(st)
 	data, files, err := linux.Receive(channel, 2*maxRequest)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	if err == nil {
-		err = carryOutOrder(data, files)
+		err = carryOutOrder(st, data, files)
 	}
-	if text, jerr := json.Marshal(describe(err)); jerr == nil {
-		// If this fails there is nobody to tell.
-		_ = linux.Send(channel, text)
-	}
+	f := describe(err)
+	// If this fails there is nobody to tell.
+	_ = say(channel, answer{Failed: &f})
 	return err
 }
 
-func carryOutOrder(data []byte, files []*os.File) error {
-	var o order
-	if err := json.Unmarshal(data, &o); err != nil {
-		return fmt.Errorf("cannot read the order: %w", err)
+// practise goes the way of a launch while there is time, as far as that changes
+// nothing: what a process does for the first time takes it several times as long,
+// because the code and the memory for it are not there yet.
+func practise(st *store.Store) {
+	self, err := linux.OpenProcess(os.Getpid())
+	if err != nil {
+		return
+	}
+	defer self.Close()
+	_, _ = linux.JoinCgroup(self), linux.CopyLimits(self)
+	_, _ = ordinary(self, linux.User{})
+	c, err := takeContent(st)
+	if err != nil {
+		return
+	}
+	defer c.close()
+	o := order{Program: Program{Path: "/", Args: []string{"/"}, Env: os.Environ(), Dir: "/"}, Terminal: -1, Caller: &caller{PID: self.PID}}
+	if text, err := o.message(); err == nil {
+		_, _ = readOrder(text)
+	}
+	if r, err := newRecord(st, o.Program, c, 0); err == nil {
+		_, _ = r.text()
+	}
+}
+
+func carryOutOrder(st *store.Store, data []byte, files []*os.File) error {
+	o, err := readOrder(data)
+	if err != nil {
+		return err
 	}
 	want := 3 // standard streams
 	if o.Caller != nil {
@@ -127,19 +151,15 @@ func carryOutOrder(data []byte, files []*os.File) error {
 	if o.Caller != nil {
 		h = &held{handle: linux.PidfdOf(files[3]), spaces: files[4:]}
 	}
-	return o.carryOut(h)
+	return o.carryOut(st, h)
 }
 
-// carryOut turns this process into the program. It returns only if something failed;
-// then this thread may be in other namespaces, and another user's. The order of steps matters: content
+// carryOut turns this process, whose thread is alone, into the program. It returns only
+// if something failed; then the thread may be in other namespaces, and another user's. The order of steps matters: content
 // and the folder of records are taken while the agent's files are in sight,
 // limits while there is privilege to set them, and everything that is the
 // caller's own (terminal, folder, program) is touched with the caller's rights only.
-func (o *order) carryOut(h *held) error {
-	if err := linux.Alone(); err != nil {
-		return err
-	}
-	st := store.Below(o.Root)
+func (o *order) carryOut(st *store.Store, h *held) error {
 	c, err := takeContent(st)
 	if err != nil {
 		return err

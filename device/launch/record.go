@@ -91,14 +91,22 @@ func recordName(pid int) string { return strconv.Itoa(pid) + ".json" }
 // unfinished begins the name of a record that is being written.
 const unfinished = ".new-"
 
-// write puts the record into the folder of records.
-func (r Record) write(dir *os.Root) error {
+func (r Record) text() ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("cannot record the launch: %w", err)
+		return nil, fmt.Errorf("cannot record the launch: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// write puts the record into the folder of records.
+func (r Record) write(dir *os.Root) error {
+	data, err := r.text()
+	if err != nil {
+		return err
 	}
 	next := unfinished + recordName(r.PID)
-	if err = dir.WriteFile(next, append(data, '\n'), 0o644); err == nil {
+	if err = dir.WriteFile(next, data, 0o644); err == nil {
 		err = dir.Rename(next, recordName(r.PID))
 	}
 	if err != nil {

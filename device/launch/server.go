@@ -2,7 +2,6 @@ package launch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -35,8 +34,8 @@ type Server struct {
 	Apps func() ([]policy.App, error)
 	// Confine makes programs strict apps'.
 	Confine Confine
-	// Self are program and arguments by which this program calls Child; nil
-	// means: this program, with ChildCommand.
+	// Self are program and arguments by which this program calls Child, without root;
+	// nil means: this program, with ChildCommand.
 	Self []string
 	// Idle ends Serve when nothing that it started has run and nobody has asked
 	// for this long; 0 means never.
@@ -54,31 +53,10 @@ type Server struct {
 // ChildCommand is the hidden command of sealant that calls Child.
 const ChildCommand = "launch-child"
 
-// request is what a caller asks for; its standard streams come with it.
-type request struct {
-	Schema   string   `json:"schema"`
-	App      string   `json:"app"`
-	Args     []string `json:"args"`
-	Env      []string `json:"env"`
-	Dir      string   `json:"dir"`
-	Terminal int      `json:"terminal"` // the standard stream to make the controlling terminal, -1 if none
-	Detached bool     `json:"detached"` // the program goes on when the caller ends
-}
-
-const requestSchema = "sealant.launch-request/1"
-
-// answer is what the agent says: once when it has started the program, with a
-// handle on it, and once when that has ended; or a failure.
-type answer struct {
-	Started int      `json:"started,omitempty"` // pid
-	Ended   *Status  `json:"ended,omitempty"`
-	Failed  *failure `json:"failed,omitempty"`
-}
-
 // Status is how a program ended.
 type Status struct {
-	Code   int `json:"code"`   // exit code, 0 if a signal ended it
-	Signal int `json:"signal"` // 0 if it exited
+	Code   int // exit code, 0 if a signal ended it
+	Signal int // 0 if it exited
 }
 
 // ExitCode is the status as a shell has it: 128 + the signal's number.
@@ -193,12 +171,12 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	child, detached, err := s.launch(ctx, conn, peer)
 	if err != nil {
 		f := describe(err)
-		_ = reply(conn, answer{Failed: &f})
+		_ = say(conn, answer{Failed: &f})
 		return
 	}
 	// What was asked for goes first; it may have ended before there is time for more.
-	fill := time.AfterFunc(fillTime, func() { s.spare.fill(s.Self) })
-	if err := reply(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
+	fill := time.AfterFunc(fillTime, func() { s.spare.fill(s) })
+	if err := say(conn, answer{Started: child.cmd.Process.Pid}, child.handle.File()); err != nil && !detached {
 		child.hangUp()
 	}
 	// Only now, with the handle handed over, may the end of the program close it.
@@ -218,14 +196,15 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	}()
 	select {
 	case status := <-ended:
-		_ = reply(conn, answer{Ended: &status})
+		_ = say(conn, answer{Ended: &status})
 		fill.Reset(0)
 	case <-ctx.Done():
 	}
 }
 
-func reply(conn *net.UnixConn, a answer, files ...*os.File) error {
-	data, err := json.Marshal(a)
+// say sends an answer.
+func say(conn linux.Conn, a answer, files ...*os.File) error {
+	data, err := a.message()
 	if err != nil {
 		return err
 	}
@@ -255,16 +234,16 @@ func (s *Server) launch(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return nil, false, err
 	}
-	var r request
-	if err := json.Unmarshal(data, &r); err != nil || r.Schema != requestSchema {
-		return nil, false, fault.New(fault.Usage, "cannot launch: the request is not a %s document", requestSchema)
+	r, err := readRequest(data)
+	if err != nil {
+		return nil, false, err
 	}
 	who, h, err := examine(peer)
 	if err != nil {
 		return nil, false, err
 	}
 	defer h.close()
-	if len(files) != 3 || r.Terminal < -1 || r.Terminal > 2 {
+	if len(files) != 3 {
 		return nil, false, fault.New(fault.Usage, "cannot launch: three standard streams must come with the request")
 	}
 	apps, err := s.Apps()
@@ -279,7 +258,7 @@ func (s *Server) launch(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	if err := s.makeRoom(); err != nil {
 		return nil, false, err
 	}
-	o := order{Root: s.Store.Root(), Program: p, Session: true, Terminal: r.Terminal, Caller: who}
+	o := order{Program: p, Session: true, Terminal: r.Terminal, Caller: who}
 	c, err = s.start(ctx, o, [3]*os.File(files), h)
 	return c, r.Detached, err
 }

@@ -46,13 +46,13 @@ func TestCallerStaysTheSame(t *testing.T) {
 	// The wrapper gives both the same limits, mask and niceness to pass on, and
 	// takes away what this test itself was given beyond the standard streams.
 	const wrap = `for f in /proc/$$/fd/*; do n=${f##*/}; [ $n -gt 2 ] && [ $n -ne 255 ] && eval "exec $n>&-"; done; umask 027; ulimit -n 333; ulimit -c 0; ulimit -v 9000000; exec nice -n 3 "$@"`
-	shell := []string{"-c", look, "sh", "one", "two words", ""}
+	shell := []string{"-c", look, "sh", "one", "two words", "", "\xff"}
 	want := run(exec.Command("/bin/bash", append([]string{"-c", wrap, "wrap", "/bin/bash"}, shell...)...))
 	got := run(exec.Command("/bin/bash", append([]string{"-c", wrap, "wrap", binary(t, d), "run-by-agent", d.Root, "/bin/bash"}, shell...)...))
 	if got != want {
 		t.Errorf("by the agent:\n%s\ndirectly:\n%s", diff(got, want), diff(want, got))
 	}
-	for _, line := range []string{"1234", "some thing", "args: one two words ", "0027", "CapEff:\t0000000000000000", "standard input"} {
+	for _, line := range []string{"1234", "some thing", "args: one two words  \xff", "0027", "CapEff:\t0000000000000000", "standard input"} {
 		if !strings.Contains(got, line) {
 			t.Errorf("%q is not there:\n%s", line, got)
 		}
@@ -277,7 +277,14 @@ func TestCallerInANamespace(t *testing.T) {
 func TestHostileRequests(t *testing.T) {
 	d, _ := booted(t)
 	agent(t, d)
-	good := `{"schema":"sealant.launch-request/1","app":"","args":["/bin/true"],"env":[],"dir":"/","terminal":-1}`
+	said := func(change func(*request)) string {
+		q := request{Args: []string{"/bin/true"}, Dir: "/", Terminal: -1}
+		change(&q)
+		text, err := q.message()
+		must(t, err)
+		return string(text)
+	}
+	good := said(func(*request) {})
 	streams := []*os.File{os.Stdin, os.Stdout, os.Stderr}
 	null := devNull(t)
 	before := namespace.Counted(t, d.Root).Files
@@ -285,19 +292,20 @@ func TestHostileRequests(t *testing.T) {
 		text  string
 		files []*os.File
 	}{
-		"no request":         {"", streams},
-		"no JSON":            {"{", streams},
-		"another schema":     {strings.Replace(good, "request/1", "request/9", 1), streams},
-		"no streams":         {good, nil},
-		"too many streams":   {good, append(streams, os.Stdin)},
-		"no such terminal":   {strings.Replace(good, "-1", "7", 1), streams},
-		"not a terminal":     {strings.Replace(good, "-1", "0", 1), []*os.File{null, os.Stdout, os.Stderr}},
-		"no program":         {strings.Replace(good, `"/bin/true"`, "", 1), streams},
-		"a program by name":  {strings.Replace(good, "/bin/true", "true", 1), streams},
-		"a relative folder":  {strings.Replace(good, `"dir":"/"`, `"dir":"x"`, 1), streams},
-		"a zero byte":        {strings.Replace(good, "/bin/true", `/bin/true\u0000`, 1), streams},
-		"no such app":        {strings.Replace(good, `"app":""`, `"app":"x"`, 1), streams},
-		"too many arguments": {strings.Replace(good, `"env":[]`, `"env":["`+strings.Repeat(`x","`, maxArgs)+`"]`, 1), streams},
+		"no request":          {"", streams},
+		"half a request":      {good[:len(good)-3], streams},
+		"more than a request": {good + "x\x00", streams},
+		"another schema":      {strings.Replace(good, "request/2", "request/9", 1), streams},
+		"no streams":          {good, nil},
+		"too many streams":    {good, append(streams, os.Stdin)},
+		"no such terminal":    {said(func(q *request) { q.Terminal = 7 }), streams},
+		"not a terminal":      {said(func(q *request) { q.Terminal = 0 }), []*os.File{null, os.Stdout, os.Stderr}},
+		"no program":          {said(func(q *request) { q.Args = nil }), streams},
+		"a program by name":   {said(func(q *request) { q.Args[0] = "true" }), streams},
+		"a relative folder":   {said(func(q *request) { q.Dir = "x" }), streams},
+		"a zero byte":         {strings.Replace(good, "/bin/true", "/bin\x00true", 1), streams},
+		"no such app":         {said(func(q *request) { q.App = "x" }), streams},
+		"too many arguments":  {said(func(q *request) { q.Env = slices.Repeat([]string{"x"}, maxArgs+1) }), streams},
 	} {
 		conn, err := dial(d.Store)
 		must(t, err)
@@ -426,7 +434,7 @@ func TestOneUserHasItsShareOfRequests(t *testing.T) {
 			return errno
 		}
 		for range userRequests + 1 {
-			c, err := dial(d.Store)
+			c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Store.LaunchSocketPath(), Net: "unix"})
 			if err != nil {
 				return err
 			}

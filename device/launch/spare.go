@@ -31,11 +31,11 @@ func (s *spare) take() *child {
 
 // fill starts a spare child if there is none. That it can't is for the next launch
 // to find out.
-func (s *spare) fill(self []string) {
+func (s *spare) fill(of *Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.child == nil && !s.ended {
-		s.child, _ = prepare(self)
+		s.child, _ = prepare(of.Store, of.Self)
 	}
 }
 
@@ -54,15 +54,15 @@ func (s *Server) start(ctx context.Context, o order, streams [3]*os.File, h *hel
 	ctx, cancel := context.WithTimeout(ctx, s.orderTime)
 	defer cancel()
 	if c := s.spare.take(); c != nil {
-		err := c.order(ctx, o, s.Confine, streams, h)
+		err := c.order(ctx, s.Store, o, s.Confine, streams, h)
 		if !errors.Is(err, errUnheard) {
 			return c, err
 		}
 		// Somebody has ended it while it waited.
 	}
-	c, err := prepare(s.Self)
+	c, err := prepare(s.Store, s.Self)
 	if err != nil {
 		return nil, err
 	}
-	return c, c.order(ctx, o, s.Confine, streams, h)
+	return c, c.order(ctx, s.Store, o, s.Confine, streams, h)
 }

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,16 +29,16 @@ type child struct {
 
 // prepare runs this program again, as a process that waits for its order. It has
 // nothing of a caller's, and nothing of ours but the rights of root.
-func prepare(self []string) (*child, error) {
+func prepare(st *store.Store, self []string) (*child, error) {
 	if self == nil {
 		self = []string{"/proc/self/exe", ChildCommand}
 	}
-	ours, theirs, err := linux.SocketPair()
+	ours, theirs, err := channelPair()
 	if err != nil {
 		return nil, fmt.Errorf("cannot launch: %w", err)
 	}
 	defer theirs.Close()
-	cmd := exec.Command(self[0], self[1:]...)
+	cmd := exec.Command(self[0], append(slices.Clone(self[1:]), st.Root())...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = []string{"GOMAXPROCS=1"} // it does one thing; the program gets its own environment
 	cmd.Dir = "/"
@@ -56,6 +56,21 @@ func prepare(self []string) (*child, error) {
 	return c, nil
 }
 
+// channelPair is a child's channel: our end, and the one that it gets.
+func channelPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	a, b, err := linux.SocketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.Close() // the connection has a descriptor of its own
+	conn, err := net.FileConn(a)
+	if err != nil {
+		b.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), b, nil
+}
+
 // errUnheard is the end of a child that has not heard its order.
 var errUnheard = errors.New("cannot launch: the process that was to become the program has ended")
 
@@ -67,7 +82,7 @@ const orderTime = 30 * time.Second
 // order makes a child the program. When it returns without an error the program has
 // been executed; else the child has ended, or is about to where it stands still when
 // ctx ends.
-func (c *child) order(ctx context.Context, o order, confine Confine, streams [3]*os.File, h *held) error {
+func (c *child) order(ctx context.Context, st *store.Store, o order, confine Confine, streams [3]*os.File, h *held) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.channel.SetDeadline(time.Unix(1, 0)) })
 	err := c.give(o, confine, streams, h)
 	stop()
@@ -76,28 +91,28 @@ func (c *child) order(ctx context.Context, o order, confine Confine, streams [3]
 	case err == nil:
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		go c.end(o)
+		go c.end(st)
 		return errors.New("cannot launch: the process did not become the program in time")
 	}
-	c.end(o)
+	c.end(st)
 	return err
 }
 
 // end ends a child that failed, and takes away what it may have left.
-func (c *child) end(o order) {
+func (c *child) end(st *store.Store) {
 	_ = c.cmd.Process.Kill()
 	_ = c.cmd.Wait()
 	c.handle.Close()
-	_ = os.Remove(filepath.Join(store.Below(o.Root).LaunchDir(), recordName(c.cmd.Process.Pid)))
+	_ = os.Remove(filepath.Join(st.LaunchDir(), recordName(c.cmd.Process.Pid)))
 }
 
 func (c *child) give(o order, confine Confine, streams [3]*os.File, h *held) error {
 	if err := o.Program.check(); err != nil {
 		return err
 	}
-	data, err := json.Marshal(o)
+	data, err := o.message()
 	if err != nil {
-		return fmt.Errorf("cannot launch: %w", err)
+		return err
 	}
 	files := streams[:]
 	var caller linux.Pidfd
@@ -121,11 +136,14 @@ func (c *child) give(o order, confine Confine, streams [3]*os.File, h *held) err
 	case err != nil:
 		return fmt.Errorf("cannot launch: %w", err)
 	}
-	var f failure
-	if err := json.Unmarshal(said, &f); err != nil {
-		return fmt.Errorf("cannot launch: the child did not say why it failed: %w", err)
+	a, err := readAnswer(said)
+	if err == nil && a.Failed == nil {
+		err = errors.New("it was to say why it failed")
 	}
-	return f.err()
+	if err != nil {
+		return fmt.Errorf("cannot launch: %w", err)
+	}
+	return a.Failed.err()
 }
 
 // dismiss ends a child that was not asked to become anything.
@@ -162,14 +180,14 @@ func Start(st *store.Store, self []string, confine Confine, p Program) (*Started
 		return nil, fmt.Errorf("cannot launch: %w", err)
 	}
 	defer null.Close()
-	c, err := prepare(self)
+	c, err := prepare(st, self)
 	if err != nil {
 		return nil, err
 	}
-	o := order{Root: st.Root(), Program: p, Session: true, Terminal: -1}
+	o := order{Program: p, Session: true, Terminal: -1}
 	ctx, cancel := context.WithTimeout(context.Background(), orderTime)
 	defer cancel()
-	if err := c.order(ctx, o, confine, [3]*os.File{null, null, null}, nil); err != nil {
+	if err := c.order(ctx, st, o, confine, [3]*os.File{null, null, null}, nil); err != nil {
 		return nil, err
 	}
 	s := &Started{c.cmd.Process.Pid, make(chan Status, 1)}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +26,7 @@ type Peer struct {
 // PeerOf asks the kernel who is at the other end. Handle is a handle on the
 // process; on kernels before 6.5 it is taken by number, and so the caller must
 // compare what it reads of the process with User before relying on it.
-func PeerOf(conn *net.UnixConn) (*Peer, error) {
+func PeerOf(conn syscall.Conn) (*Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -93,39 +93,43 @@ func (p *Peer) Handle() Pidfd { return p.handle }
 // Close lets go of the handle.
 func (p *Peer) Close() error { return p.handle.Close() }
 
+// Conn is a connected unix stream socket: a *net.UnixConn, or a file of which every
+// call waits in the kernel. The latter is for programs that have nothing else to do,
+// and start sooner without package net.
+type Conn interface {
+	syscall.Conn
+	io.ReadWriter
+}
+
 // SocketPair makes two sockets that are connected to each other: one for this
 // program, one to hand to a child.
-func SocketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+func SocketPair() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot make a pair of sockets: %w", err)
 	}
-	theirs = os.NewFile(uintptr(fds[1]), "socket")
-	if ours, err = SocketAt(fds[0]); err != nil {
-		theirs.Close()
-	}
-	return ours, theirs, err
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
 }
 
-// SocketAt takes over a descriptor that is a connected unix socket.
-func SocketAt(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close() // the connection has a descriptor of its own
-	c, err := net.FileConn(f)
+// Connect connects to the unix socket at path.
+func Connect(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use descriptor %d as a socket: %w", fd, err)
+		return nil, fmt.Errorf("cannot make a socket: %w", err)
 	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("cannot use descriptor %d: it is no unix socket", fd)
+	if err := ignoringEINTR(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) }); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot connect to %s: %w", path, err)
 	}
-	return u, nil
+	return os.NewFile(uintptr(fd), path), nil
 }
+
+// HangUp ends a connection, also for who waits for its other end in another goroutine.
+func HangUp(conn *os.File) { _ = unix.Shutdown(int(conn.Fd()), unix.SHUT_RDWR) }
 
 // Send writes one message, its length before it, and open files with it.
-func Send(conn *net.UnixConn, message []byte, files ...*os.File) error {
-	frame := binary.BigEndian.AppendUint32(nil, uint32(len(message)))
+func Send(conn Conn, message []byte, files ...*os.File) error {
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(message)), uint32(len(message)))
 	frame = append(frame, message...)
 	var rights []byte
 	if len(files) > 0 {
@@ -135,21 +139,30 @@ func Send(conn *net.UnixConn, message []byte, files ...*os.File) error {
 		}
 		rights = unix.UnixRights(fds...)
 	}
-	n, _, err := conn.WriteMsgUnix(frame, rights, nil)
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("cannot send: %w", err)
 	}
-	if n < len(frame) {
-		if _, err := conn.Write(frame[n:]); err != nil {
-			return fmt.Errorf("cannot send: %w", err)
-		}
+	n := 0
+	werr := raw.Write(func(fd uintptr) bool {
+		err = ignoringEINTR(func() (err error) {
+			n, err = unix.SendmsgN(int(fd), frame, rights, nil, unix.MSG_NOSIGNAL)
+			return err
+		})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err = errors.Join(werr, err); err == nil && n < len(frame) {
+		_, err = conn.Write(frame[n:])
+	}
+	if err != nil {
+		return fmt.Errorf("cannot send: %w", err)
 	}
 	return nil
 }
 
 // Receive reads one message of at most limit bytes, and the files that came
 // with it. The caller closes the files.
-func Receive(conn *net.UnixConn, limit int) (message []byte, files []*os.File, err error) {
+func Receive(conn Conn, limit int) (message []byte, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			for _, f := range files {
@@ -159,16 +172,9 @@ func Receive(conn *net.UnixConn, limit int) (message []byte, files []*os.File, e
 		}
 	}()
 	var head [4]byte
-	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
-	n, oob, flags, _, err := conn.ReadMsgUnix(head[:], rights)
+	n, files, err := receiveFirst(conn, head[:])
 	if err != nil {
-		return nil, nil, err
-	}
-	if files, err = receivedFiles(rights[:oob]); err != nil {
 		return nil, files, err
-	}
-	if flags&unix.MSG_CTRUNC != 0 {
-		return nil, files, errors.New("cannot receive: too many files")
 	}
 	if n == 0 {
 		return nil, files, io.EOF
@@ -183,6 +189,41 @@ func Receive(conn *net.UnixConn, limit int) (message []byte, files []*os.File, e
 	message = make([]byte, size)
 	_, err = io.ReadFull(conn, message)
 	return message, files, err
+}
+
+// receiveFirst reads the first bytes of a message, with which its files come.
+func receiveFirst(conn Conn, head []byte) (n int, files []*os.File, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, nil, err
+	}
+	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
+	oob, flags := 0, 0
+	rerr := raw.Read(func(fd uintptr) bool {
+		err = ignoringEINTR(func() (err error) {
+			n, oob, flags, _, err = unix.Recvmsg(int(fd), head, rights, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if rerr != nil {
+		return 0, nil, rerr
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("cannot receive: %w", err)
+	}
+	if files, err = receivedFiles(rights[:oob]); err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = errors.New("cannot receive: too many files")
+	}
+	return n, files, err
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func receivedFiles(rights []byte) (files []*os.File, err error) {

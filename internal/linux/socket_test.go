@@ -165,36 +165,58 @@ func devNull(t *testing.T) *os.File {
 	return f
 }
 
-func TestSocketPair(t *testing.T) {
+// A file whose calls wait in the kernel is a connection as well.
+func TestWaitingSockets(t *testing.T) {
+	talk := func(ours, theirs *os.File) {
+		t.Helper()
+		defer ours.Close()
+		go func() {
+			if err := Send(ours, bytes.Repeat([]byte("order"), 1<<18), os.Stdin); err != nil {
+				t.Error(err)
+			}
+			HangUp(ours)
+		}()
+		text, files, err := Receive(theirs, 5<<18)
+		if err != nil || len(text) != 5<<18 || !bytes.HasSuffix(text, []byte("order")) || len(files) != 1 {
+			t.Fatalf("%d bytes, %d files, %v", len(text), len(files), err)
+		}
+		files[0].Close()
+		if _, _, err := Receive(theirs, 5); !errors.Is(err, io.EOF) {
+			t.Errorf("after the other end has hung up: %v", err)
+		}
+		theirs.Close()
+	}
 	ours, theirs, err := SocketPair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ours.Close()
-	fd, err := unix.Dup(int(theirs.Fd()))
+	talk(ours, theirs)
+
+	path := filepath.Join(namespace.Dir(t), "socket")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close()
-	other, err := SocketAt(fd)
+	defer l.Close()
+	if ours, err = Connect(path); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Send(ours, []byte("order")); err != nil {
+	defer conn.Close()
+	if theirs, err = conn.File(); err != nil {
 		t.Fatal(err)
 	}
-	if text, _, err := Receive(other, 5); err != nil || string(text) != "order" {
-		t.Errorf("%q %v", text, err)
-	}
-	other.Close()
-	if _, _, err := Receive(ours, 5); !errors.Is(err, io.EOF) {
-		t.Errorf("after the other end has closed: %v", err)
-	}
-	null, err := unix.Open(os.DevNull, unix.O_RDWR, 0)
-	if err != nil {
+	if err := unix.SetNonblock(int(theirs.Fd()), false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := SocketAt(null); err == nil {
-		t.Error("a file that is no socket is used as one")
+	talk(ours, theirs)
+	if _, err := Connect(path + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	if _, _, err := Receive(devNull(t), 5); !errors.Is(err, unix.ENOTSOCK) {
+		t.Errorf("no socket: %v", err)
 	}
 }
