@@ -34,9 +34,12 @@ func main() {
 	if !ok {
 		fail(leave(args))
 	}
-	st, err := store.Open("/")
-	if err != nil {
-		fail(err)
+	st := store.Below("/")
+	if linux.Root() { // else it is the agent who reads the state
+		var err error
+		if st, err = store.Open("/"); err != nil {
+			fail(err)
+		}
 	}
 	code, err := launch.Run(st, confine, app, rest)
 	if err != nil {

@@ -22,7 +22,9 @@ var (
 		Caller: &caller{PID: 5, User: linux.User{UID: 1<<32 - 1, GID: 7, Groups: []int{0, 1<<32 - 1}}, Bounding: 1<<63 | 1, Umask: 0o22, Label: "a:b:c:d"},
 	}
 	someAnswers = []answer{
-		{Started: 1}, {Ended: &Status{Code: 255}}, {Ended: &Status{Signal: 64}},
+		{Started: 1},
+		{Ended: &Status{Code: 255}},
+		{Ended: &Status{Signal: 64}},
 		{Failed: &failure{Error: "cannot launch: \xff", Reason: "policy", Hint: ""}},
 	}
 )

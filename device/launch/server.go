@@ -197,7 +197,7 @@ func (s *Server) handle(ctx context.Context, conn *net.UnixConn, peer *linux.Pee
 	select {
 	case status := <-ended:
 		_ = say(conn, answer{Ended: &status})
-		fill.Reset(0)
+		fill.Reset(restTime)
 	case <-ctx.Done():
 	}
 }

@@ -17,8 +17,12 @@ type spare struct {
 	ended bool
 }
 
-// fillTime is how long after a launch the next child is started.
-const fillTime = 50 * time.Millisecond
+// How long after a launch the next child is started, and after a program's end: when
+// its caller has ended too.
+const (
+	fillTime = 50 * time.Millisecond
+	restTime = time.Millisecond
+)
 
 // take gives the spare child away, nil if there is none.
 func (s *spare) take() *child {

@@ -3,6 +3,7 @@ package launch
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,11 @@ type words struct {
 }
 
 func (w *words) add(list ...string) {
+	size := 0
+	for _, s := range list {
+		size += len(s) + 1
+	}
+	w.b = slices.Grow(w.b, size)
 	for _, s := range list {
 		if strings.IndexByte(s, 0) >= 0 {
 			w.err = fault.New(fault.Usage, "cannot launch: a zero byte in %q", s)
