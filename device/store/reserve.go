@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func (s *Store) reserveBytes() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Sync(), f.Close(), syncDir(s.dir)) }()
-	at, err := f.Seek(0, 2)
+	at, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}

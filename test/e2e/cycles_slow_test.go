@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 )
 
 // TestCycles installs and removes an improvement 300 times, with every restart:
-// mounts, loop devices, descriptors and the files of the state stay as many as
+// mounts, loop devices, descriptors, memory and the files of the state stay as
 // they were (lesson 27). SEALANT_CYCLES is another number, for machines that
 // are slow.
 func TestCycles(t *testing.T) {
@@ -52,6 +53,7 @@ func TestCycles(t *testing.T) {
 	// Connections to the server stay open for half a minute: they are no leak.
 	before, files := namespace.Counted(t, m.root), m.files()
 	before.Files = m.descriptors()
+	memory := heap()
 	for range cycles {
 		cycle()
 	}
@@ -63,10 +65,24 @@ func TestCycles(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Logf("%d cycles: %+v and %d files before, %+v and %d files after", cycles, before, files, after, m.files())
+	t.Logf("%d cycles: %+v and %d files before, %+v and %d files after; heap %d KiB before, %d after",
+		cycles, before, files, after, m.files(), memory>>10, heap()>>10)
+	if grown := heap() - memory; grown > 4<<20 {
+		t.Errorf("memory has grown by %d bytes", grown)
+	}
 	if after != before || m.files() != files {
 		t.Error("something leaks")
 	}
+}
+
+// heap is what this process, device and server both, holds in memory, in bytes.
+func heap() int64 {
+	for range 3 { // what is freed by finalizers, too
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // descriptors counts what this process has open, without sockets.
