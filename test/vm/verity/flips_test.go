@@ -209,7 +209,7 @@ func TestFlippedBeforeBoot(t *testing.T) {
 // install makes it whole.
 func TestFlippedWhileMounted(t *testing.T) {
 	t.Parallel()
-	vm.Proves(t, "a byte flipped in any part of a mounted image is never read; verify finds it, install repairs it; so it is with what an improvement is made of")
+	vm.Proves(t, "a byte flipped in any part of a mounted image is never read; verify finds it, install repairs it")
 	w := newWorld(t, "")
 	var script strings.Builder
 	names := []string{}
@@ -237,15 +237,6 @@ func TestFlippedWhileMounted(t *testing.T) {
 		}
 	`+script.String()+`
 		kill $agent; wait $agent
-		# What an improvement is made of: the patch, and the image it is for.
-		sealant remove --yes -q; boot 2>/dev/null; sealant confirm -q
-		patch=$D/var/lib/sealant/patches/SI-2026-0001/web.patch
-		flip $patch $(($(stat -c %s $patch) / 2))
-		kill $server; wait $server; sealant reapply >/tmp/said 2>&1; echo "patch offline: $? $(content)"; cat /tmp/said
-		serve; sealant reapply -q; echo "patch: $?"; boot 2>/dev/null; sealant confirm -q; echo "patch then: $(content), $(exact)"
-		sealant remove --yes -q; boot 2>/dev/null; sealant confirm -q
-		flip $D/usr/lib/sealant/base/web.cryptex `+strconv.FormatInt(places(t, filepath.Join(w.images, "base/web.cryptex"))[4].at, 10)+`
-		sealant reapply; echo "base: $?"; boot 2>/dev/null; sealant confirm -q; echo "base then: $(content), $(exact)"
 		sealant history | tail -20; grep -v level=INFO out/agent.log | tail -5`)
 	for _, name := range names {
 		got := r.Line(name)
@@ -258,6 +249,25 @@ func TestFlippedWhileMounted(t *testing.T) {
 			t.Errorf("%s: nobody noticed: %s", name, got)
 		}
 	}
+	t.Logf("%d bytes", len(names))
+}
+
+// TestFlippedSources flips a byte in what an improvement is made of: the patch that is
+// kept, and the image that it is for. Offline nothing changes; else what is damaged is
+// brought anew.
+func TestFlippedSources(t *testing.T) {
+	t.Parallel()
+	vm.Proves(t, "an improvement whose patch, or whose baseline's image, is damaged is not put back offline, and is whole when it is")
+	w := newWorld(t, "")
+	r := w.run(t, vm.Options{Data: w.disk(t)}, attacking+`
+		sealant remove --yes -q; boot 2>/dev/null; sealant confirm -q
+		patch=$D/var/lib/sealant/patches/SI-2026-0001/web.patch
+		flip $patch $(($(stat -c %s $patch) / 2))
+		kill $server; wait $server; sealant reapply >/tmp/said 2>&1; echo "patch offline: $? $(content)"; cat /tmp/said
+		serve; sealant reapply -q; echo "patch: $?"; boot 2>/dev/null; sealant confirm -q; echo "patch then: $(content), $(exact)"
+		sealant remove --yes -q; boot 2>/dev/null; sealant confirm -q
+		flip $D/usr/lib/sealant/base/web.cryptex `+strconv.FormatInt(places(t, filepath.Join(w.images, "base/web.cryptex"))[4].at, 10)+`
+		sealant reapply; echo "base: $?"; boot 2>/dev/null; sealant confirm -q; echo "base then: $(content), $(exact)"`)
 	for name, want := range map[string]string{
 		"patch": "0", "patch then": "os a, web a, whole", "base": "0", "base then": "os a, web a, whole",
 	} {
@@ -268,7 +278,6 @@ func TestFlippedWhileMounted(t *testing.T) {
 	if got := r.Line("patch offline"); strings.HasPrefix(got, "0 ") || !strings.HasSuffix(got, "os base, web base") {
 		t.Errorf("patch offline: %q", got)
 	}
-	t.Logf("%d bytes", len(names))
 }
 
 func digest(t *testing.T, path string) []byte {
