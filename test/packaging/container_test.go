@@ -21,10 +21,10 @@ import (
 // TestContainer builds the example's bootable container by buildah, of a bare
 // Debian where no registry is in reach; holds it against the rules of bootable
 // images; deploys it by ostree as bootc would; and boots what was deployed, by the
-// container's own kernel and initrd: into the baseline, then into an improvement of
-// what process 1 links.
+// container's own kernel and initrd: into the baseline, into an improvement of what
+// process 1 links, and, that being damaged, into the baseline again.
 func TestContainer(t *testing.T) {
-	vm.Proves(t, "the bootable container is what bootc's lint asks for; deployed by ostree it boots by its own kernel and initrd, process 1's libc from the cryptex, and into an improvement")
+	vm.Proves(t, "the bootable container is what bootc's lint asks for; deployed by ostree it boots by its own kernel and initrd, process 1's libc from the cryptex, and into an improvement; with that damaged, into the baseline, which says why")
 	work := t.TempDir()
 	base := vm.Debian(t, "ca-certificates")
 	sh(t, fmt.Sprintf(`mkdir -p %[1]s/bootc/packages %[1]s/b; cd %[1]s/bootc
@@ -97,9 +97,16 @@ func TestContainer(t *testing.T) {
 		sealant install`)
 	expect(t, r, "boot", `"slot":"delivered"`)
 	expect(t, r, "openssl", "OpenSSL 3.")
-	r = boot(`sealant status; sealant verify`)
+	// It is damaged in the middle of process 1's C library, while the machine is off.
+	r = boot(`set -e; sealant status; sealant verify
+		image=/var/lib/sealant/images/$(tr -d ' \n' </run/sealant/boot.json | grep -o '"name":"os","image":"[0-9a-f]*' | grep -o '[0-9a-f]*$')
+		printf X | dd of=$image bs=1 seek=$(grep -abo -m 1 'GNU C Library' $image | cut -d: -f1) conv=notrunc status=none`)
 	expect(t, r, "boot", `"slot":"next","set":"SI-2026-0001`)
 	expect(t, r, "openssl", ".X ")
+	r = boot(`sealant status || true`)
+	expect(t, r, "boot", `"slot":"base"`)
+	expect(t, r, "boot", `"reason":"seal-mismatch"`)
+	expect(t, r, "openssl", "OpenSSL 3.")
 }
 
 // bootable holds a tree against the rules of "bootc container lint", as far as they
