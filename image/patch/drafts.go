@@ -74,7 +74,7 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 	var shapes []delta.Shape
 	if d.costs.Gaps+d.costs.Differences >= watchAbove {
 		var err error
-		if d.size < largeToWatch {
+		if d.size < largeToWatch || len(d.layout.Runs) < runsToWatch {
 			d, err = watchful(was, is, d)
 		} else {
 			shapes, err = watchPart(was, is, d)
@@ -83,7 +83,11 @@ func improve(was, is *match.File, d *draft) (*draft, error) {
 			return nil, err
 		}
 	}
-	shapes = append(shapes, larger(was, is, d, append(shapes, d.segments[0].shape())[0].Watch)...)
+	watch := d.segments[0].shape().Watch
+	if len(shapes) > 0 {
+		watch = shapes[0].Watch
+	}
+	shapes = append(shapes, larger(was, is, d, watch)...)
 	tries, err := encodeAll(was, is, d.layout, shapes)
 	if err != nil {
 		return nil, err
@@ -128,9 +132,10 @@ const (
 	// Differences that cost at least so many bits are watched for longer, if that
 	// helps.
 	watchAbove = 3000
-	// How long is found out with a part of a patch of at least so many bytes, and
-	// with all of a smaller one.
+	// How long is found out with a part of a patch of at least so many bytes and
+	// runs, and with all of a smaller one.
 	largeToWatch = 1 << 20
+	runsToWatch  = 1 << 10
 )
 
 // watches are the draft's shape with each way to watch for differences but its own.
