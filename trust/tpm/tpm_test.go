@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +51,13 @@ func (m *machine) boot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 500 {
-		if m.TPM, err = linuxudstpm.Open(socket); err == nil {
+		// The socket may be there and not listen yet, which Open doesn't find out.
+		var c net.Conn
+		if c, err = net.Dial("unix", socket); err == nil {
+			_ = c.Close()
+			if m.TPM, err = linuxudstpm.Open(socket); err != nil {
+				t.Fatal(err)
+			}
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
