@@ -14,8 +14,8 @@ import (
 	"github.com/sealant-os/sealant/internal/fault"
 )
 
-// symbolic is an ELF file with a symbol table of a size in bytes.
-func symbolic(size int) []byte {
+// hashed is an ELF file with a hash table of a size in bytes.
+func hashed(size int) []byte {
 	const head = 64 + 56 + 2*64
 	le, b := binary.LittleEndian, make([]byte, head+size)
 	copy(b, "\x7fELF\x02\x01")
@@ -26,10 +26,10 @@ func symbolic(size int) []byte {
 	le.PutUint16(b[0x38:], 1)
 	le.PutUint16(b[0x3a:], 64)
 	le.PutUint16(b[0x3c:], 2)
-	symbols := b[64+56+64:]
-	le.PutUint32(symbols[4:], 2)
-	le.PutUint64(symbols[24:], head)
-	le.PutUint64(symbols[32:], uint64(size))
+	table := b[64+56+64:]
+	le.PutUint32(table[4:], 5)
+	le.PutUint64(table[24:], head)
+	le.PutUint64(table[32:], uint64(size))
 	return b
 }
 
@@ -46,12 +46,12 @@ func TestLargePrograms(t *testing.T) {
 		b.header.Memory = b.header.memory()
 		return b.bytes(t)
 	}
-	old := symbolic(40 << 20)
+	old := hashed(40 << 20)
 	_, err := apply1(old, patchOf(old))
 	if fault.KindOf(err) != fault.Seal || !strings.Contains(err.Error(), "to look into its source") {
 		t.Errorf("a large program: %v", err)
 	}
-	old = symbolic(1 << 20)
+	old = hashed(1 << 20)
 	if _, err = apply1(old, patchOf(old)); err == nil || strings.Contains(err.Error(), "to look into its source") {
 		t.Errorf("a small program: %v", err)
 	}

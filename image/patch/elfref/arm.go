@@ -18,6 +18,9 @@ const far = 1 << 15
 func (c *collector) armCode(s *section, d []byte) {
 	n := int64(len(d)) &^ 3
 	for i := int64(0); i < n; i += 4 {
+		if i%pieceSize == 0 {
+			c.spill(false)
+		}
 		w := le.Uint32(d[i:])
 		off := s.off + i
 		switch branch := branchKind(w); {

@@ -14,7 +14,12 @@ const pcrel4 = 0x1b
 // frames finds the pointers of .eh_frame.
 func (c *collector) frames(s *section, d []byte) {
 	cies := map[int64]cie{}
+	spilled := int64(0)
 	for i := int64(0); i+8 <= int64(len(d)); {
+		if i-spilled >= pieceSize {
+			c.spill(false)
+			spilled = i
+		}
 		n := int64(le.Uint32(d[i:]))
 		end := i + 4 + n
 		if n < 4 || end > int64(len(d)) {
@@ -99,12 +104,18 @@ func (c *collector) fde(s *section, i int64, entry []byte, from cie) {
 }
 
 // frameIndex finds the pointers of .eh_frame_hdr.
-func (c *collector) frameIndex(s *section, d []byte) {
-	if len(d) < 12 || d[1] != pcrel4 || d[2] != 3 || d[3] != 0x3b {
+func (c *collector) frameIndex(s *section) {
+	if s.size < 12 || s.off+s.size > c.Size {
+		return
+	}
+	if d := c.near(s.off, 12); d[1] != pcrel4 || d[2] != 3 || d[3] != 0x3b {
 		return
 	}
 	c.add(s.off+4, FrameCode, 0)
-	for i := int64(12); i+8 <= int64(len(d)); i += 8 {
+	for i := int64(12); i+8 <= s.size; i += 8 {
+		if i%pieceSize < 8 {
+			c.spill(false)
+		}
 		c.add(s.off+i, FrameIndex, int64(s.index))
 		c.add(s.off+i+4, FrameEntry, int64(s.index))
 	}

@@ -1,5 +1,10 @@
 package elfref
 
+// pclntab says whether a section is called as those are that golang looks into.
+func (s *section) pclntab() bool {
+	return s.name == ".gopclntab" || s.name == ".data.rel.ro.gopclntab"
+}
+
 // golang finds the references in the pclntab of a Go program (Go 1.18 and 1.20
 // formats, 8-byte pointers): see runtime/symtab.go in Go's sources.
 func (c *collector) golang() {

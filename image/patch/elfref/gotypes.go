@@ -21,12 +21,20 @@ func (c *collector) goModule(pclntab *section) (m goModule) {
 		if s.kind != typeProgbits || s.flags&flagWrite == 0 {
 			continue
 		}
-		d := c.bytes(s)
-		for o := int64(0); o+at+8 <= int64(len(d)); o += 8 {
-			if le.Uint64(d[o:]) != first || le.Uint64(d[o+8:]) != second {
+		if s.off+s.size > c.Size {
+			continue
+		}
+		r := c.stream(s.off, s.size)
+		for {
+			o := r.pos()
+			if o+at+8 > s.off+s.size {
+				break
+			}
+			if r.u64() != first || le.Uint64(c.near(o+8, 8)) != second {
 				continue
 			}
-			m.types, m.typesEnd, m.funcs = int64(le.Uint64(d[o+at-24:])), int64(le.Uint64(d[o+at-16:])), int64(le.Uint64(d[o+at:]))
+			d := c.near(o, at+8)
+			m.types, m.typesEnd, m.funcs = int64(le.Uint64(d[at-24:])), int64(le.Uint64(d[at-16:])), int64(le.Uint64(d[at:]))
 			if m.types < 0 || m.typesEnd < m.types || m.typesEnd-m.types > 1<<31 || !c.in(m.types) || !c.in(m.funcs) {
 				return goModule{}
 			}

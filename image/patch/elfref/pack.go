@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+
+	"github.com/sealant-os/sealant/internal/linux"
 )
 
 // packLength is how many references are packed together at least, but for the
@@ -113,7 +115,7 @@ func (p *packed) memory() int64 { return int64(len(p.bytes) + 16*len(p.blocks)) 
 
 // newPacked is an empty list that has room for about n records.
 func newPacked(n int) *packed {
-	return &packed{bytes: make([]byte, 0, 2*n+n/8), blocks: make([]block, 0, n/blockLength+1)}
+	return &packed{bytes: linux.Huge[byte](2*n + n/8)[:0], blocks: make([]block, 0, n/blockLength+1)}
 }
 
 // pack makes a list of sorted records.

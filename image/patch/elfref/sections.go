@@ -1,5 +1,7 @@
 package elfref
 
+import "github.com/sealant-os/sealant/internal/linux"
+
 // bytes are a section's contents, nil if it has none within the file. Where the
 // file is not in memory they are valid until the next call.
 func (c *collector) bytes(s *section) []byte {
@@ -7,6 +9,28 @@ func (c *collector) bytes(s *section) []byte {
 		return nil
 	}
 	return c.at(s.off, s.size)
+}
+
+// pieceSize is how much of code, and of a section that is looked at in pieces, is
+// looked at together, in bytes, or a bit less.
+const pieceSize = 64 << 10
+
+// pieces calls look for each piece of a section, of whole entries, with the piece's
+// offset in the file.
+func (c *collector) pieces(s *section, entry int64, look lookAtPiece) {
+	if s.off+s.size > c.Size {
+		return
+	}
+	at := int64(0)
+	if entry == 8 {
+		at = -s.addr & 7 // words are aligned, in memory
+	}
+	for at < s.size {
+		n := min(s.size-at, pieceSize/entry*entry)
+		look(c, s, s.off+at, c.at(s.off+at, n))
+		c.spill(false)
+		at += n
+	}
 }
 
 // at are n bytes at an offset of the file, which has them; valid as those of
@@ -17,7 +41,7 @@ func (c *collector) at(off, n int64) []byte {
 	}
 	if int64(cap(c.buf)) < n {
 		c.buf = nil
-		c.buf = make([]byte, n)
+		c.buf = linux.Huge[byte](int(n))
 	}
 	c.fill(c.buf[:n], off)
 	return c.buf[:n]
@@ -72,7 +96,7 @@ func (c *collector) named(name string) *section {
 func (c *collector) collect() {
 	c.lo, c.hi = maxAddress, 0
 	for i := range c.sections {
-		if s := &c.sections[i]; s.kind != 0 && s.flags&flagExec != 0 {
+		if s := &c.sections[i]; s.kind != 0 && s.code() {
 			c.lo, c.hi = min(c.lo, s.addr), max(c.hi, s.addr+s.size)
 		}
 	}
@@ -81,61 +105,39 @@ func (c *collector) collect() {
 	c.golang()
 	for i := range c.sections {
 		s := &c.sections[i]
-		if !c.looked(s) {
-			continue
-		}
-		if s.flags&flagExec != 0 && !c.arm {
-			c.x86Code(s)
-			continue
-		}
-		if s.debug() {
-			c.debugging(s)
-			continue
-		}
-		d := c.bytes(s)
-		if len(d) == 0 {
-			continue
+		whole := func(look func(s *section, d []byte)) {
+			if d := c.bytes(s); len(d) > 0 {
+				look(s, d)
+			}
 		}
 		c.spill(false)
-		switch {
-		case s.flags&flagExec != 0:
-			c.armCode(s, d)
+		switch entry, look := c.pieced(s); {
+		case !c.looked(s):
+		case s.code() && c.arm:
+			whole(c.armCode)
+		case s.code():
+			c.x86Code(s)
+		case s.debug():
+			c.debugging(s)
 		case s.name == ".eh_frame":
-			c.frames(s, d)
+			whole(c.frames)
 		case s.name == ".eh_frame_hdr":
-			c.frameIndex(s, d)
-		case s.kind == typeRela && s.entry == 24:
-			c.relocations(s, d)
+			c.frameIndex(s)
+		case entry != 0:
+			c.pieces(s, entry, look)
 		case s.kind == typeRelr:
-			c.packedRelocations(s, d)
-		case s.kind == typeSymtab || s.kind == typeDynsym:
-			c.symbols(s, d)
-		case s.kind == typeGNUHash && len(d) > 16 && c.links(s):
-			buckets, bloom := int64(le.Uint32(d)), int64(le.Uint32(d[8:]))
-			start := 16 + bloom*8
-			for i := start; i+4 <= int64(len(d)) && i < start+buckets*4; i += 4 {
-				if le.Uint32(d[i:]) != 0 {
-					c.add(s.off+i, HashBucket, int64(s.link))
-				}
-			}
+			whole(c.packedRelocations)
+		case s.kind == typeGNUHash && c.links(s):
+			whole(c.buckets)
 		case s.kind == typeHash && c.links(s):
-			for i := int64(8); i+4 <= int64(len(d)); i += 4 {
-				if le.Uint32(d[i:]) != 0 {
-					c.add(s.off+i, HashEntry, int64(s.link))
-				}
-			}
-		case s.kind == typeDynamic:
-			for i := int64(0); i+16 <= int64(len(d)); i += 16 {
-				if v := int64(le.Uint64(d[i+8:])); v >= 0x200 && c.in(v) {
-					c.add(s.off+i+8, Dynamic, 0)
-				}
-			}
-		case s.flags&flagAlloc != 0 && s.kind == typeProgbits || s.kind == typeInitArray || s.kind == typeFiniArray:
-			c.pointers(s, d)
+			whole(c.chains)
 		}
 	}
 	c.jumpTables()
 }
+
+// code says whether a section is executed.
+func (s *section) code() bool { return s.flags&flagExec != 0 }
 
 // looked says whether collect looks into a section.
 func (e *Element) looked(s *section) bool {
@@ -146,10 +148,32 @@ func (e *Element) looked(s *section) bool {
 		return true
 	}
 	switch s.name {
-	case ".eh_frame", ".eh_frame_hdr", ".gopclntab", ".data.rel.ro.gopclntab":
+	case ".eh_frame", ".eh_frame_hdr":
 		return true
 	}
-	return s.flags&flagExec != 0 || s.flags&flagAlloc != 0 && (!e.position || s.flags&flagWrite != 0) || s.debug()
+	return s.pclntab() || s.code() || s.flags&flagAlloc != 0 && (!e.position || s.flags&flagWrite != 0) || s.debug()
+}
+
+// lookAtPiece finds the references in a piece of a section, which stands at an
+// offset of the file.
+type lookAtPiece func(c *collector, s *section, off int64, d []byte)
+
+// pieced is how collect looks at a section whose entries say nothing about one
+// another: in pieces of so many bytes times a number; 0 for other sections.
+func (e *Element) pieced(s *section) (entry int64, look lookAtPiece) {
+	switch {
+	case s.code() || s.debug() || s.name == ".eh_frame" || s.name == ".eh_frame_hdr":
+		return 0, nil
+	case s.kind == typeRela && s.entry == 24:
+		return 24, (*collector).relocations
+	case s.kind == typeSymtab || s.kind == typeDynsym:
+		return 24, (*collector).symbols
+	case s.kind == typeDynamic:
+		return 16, (*collector).dynamic
+	case s.flags&flagAlloc != 0 && s.kind == typeProgbits || s.kind == typeInitArray || s.kind == typeFiniArray:
+		return 8, (*collector).pointers
+	}
+	return 0, nil
 }
 
 // links says whether a section's link names a section.
@@ -184,18 +208,18 @@ func (c *collector) buildID() {
 }
 
 // relocations finds place, symbol and, where it is an address, addend.
-func (c *collector) relocations(s *section, d []byte) {
+func (c *collector) relocations(s *section, off int64, d []byte) {
 	for i := int64(0); i+24 <= int64(len(d)); i += 24 {
 		if c.in(int64(le.Uint64(d[i:]))) {
-			c.add(s.off+i, RelocPlace, 0)
+			c.add(off+i, RelocPlace, 0)
 		}
 		if le.Uint32(d[i+12:]) != 0 && c.links(s) {
-			c.add(s.off+i+12, RelocSymbol, int64(s.link))
+			c.add(off+i+12, RelocSymbol, int64(s.link))
 		}
 		switch le.Uint32(d[i+8:]) { // the relative and irelative types of both machines
 		case 8, 37, 1027, 1032:
 			if c.in(int64(le.Uint64(d[i+16:]))) {
-				c.add(s.off+i+16, RelocTarget, 0)
+				c.add(off+i+16, RelocTarget, 0)
 			}
 		}
 	}
@@ -203,6 +227,29 @@ func (c *collector) relocations(s *section, d []byte) {
 
 // smallest is the least address that is taken for one wherever it stands in data.
 const smallest = 0x10000
+
+// buckets finds the numbers of symbols in a hash table of GNU's form.
+func (c *collector) buckets(s *section, d []byte) {
+	if len(d) <= 16 {
+		return
+	}
+	buckets, bloom := int64(le.Uint32(d)), int64(le.Uint32(d[8:]))
+	start := 16 + bloom*8
+	for i := start; i+4 <= int64(len(d)) && i < start+buckets*4; i += 4 {
+		if le.Uint32(d[i:]) != 0 {
+			c.add(s.off+i, HashBucket, int64(s.link))
+		}
+	}
+}
+
+// chains finds the numbers of symbols in a hash table of the older form.
+func (c *collector) chains(s *section, d []byte) {
+	for i := int64(8); i+4 <= int64(len(d)); i += 4 {
+		if le.Uint32(d[i:]) != 0 {
+			c.add(s.off+i, HashEntry, int64(s.link))
+		}
+	}
+}
 
 // packedRelocations finds the addresses in a table of words with an address, and
 // bits for the 63 words that follow; and the addresses in the words that it
@@ -244,19 +291,28 @@ func (c *collector) packedRelocations(s *section, d []byte) {
 	}
 }
 
+// dynamic finds the addresses in the dynamic section.
+func (c *collector) dynamic(_ *section, off int64, d []byte) {
+	for i := int64(0); i+16 <= int64(len(d)); i += 16 {
+		if v := int64(le.Uint64(d[i+8:])); v >= 0x200 && c.in(v) {
+			c.add(off+i+8, Dynamic, 0)
+		}
+	}
+}
+
 // symbols finds names, values and lengths.
-func (c *collector) symbols(s *section, d []byte) {
+func (c *collector) symbols(s *section, off int64, d []byte) {
 	for i := int64(0); i+24 <= int64(len(d)); i += 24 {
 		if le.Uint32(d[i:]) != 0 && c.links(s) {
-			c.add(s.off+i, SymbolName, int64(s.link))
+			c.add(off+i, SymbolName, int64(s.link))
 		}
 		if n := le.Uint16(d[i+6:]); n == 0 || n >= 0xff00 {
 			continue
 		}
 		if c.in(int64(le.Uint64(d[i+8:]))) {
-			c.add(s.off+i+8, SymbolValue, 0)
+			c.add(off+i+8, SymbolValue, 0)
 			if n := le.Uint64(d[i+16:]); n > 0 && n < maxAddress {
-				c.add(s.off+i+16, SymbolLength, 0)
+				c.add(off+i+16, SymbolLength, 0)
 			}
 		}
 	}
@@ -264,13 +320,13 @@ func (c *collector) symbols(s *section, d []byte) {
 
 // pointers finds addresses in data: in all of it where the file has a fixed
 // address, else only where the loader writes.
-func (c *collector) pointers(s *section, d []byte) {
+func (c *collector) pointers(s *section, off int64, d []byte) {
 	if c.position && s.flags&flagWrite == 0 {
 		return
 	}
-	for i := (8 - s.addr&7) & 7; i+8 <= int64(len(d)); i += 8 {
+	for i := int64(0); i+8 <= int64(len(d)); i += 8 {
 		if v := int64(le.Uint64(d[i:])); v >= smallest && c.in(v) {
-			c.add(s.off+i, Pointer, 0)
+			c.add(off+i, Pointer, 0)
 		}
 	}
 }

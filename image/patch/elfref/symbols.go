@@ -78,7 +78,7 @@ func (e *Element) Symbols(t *Table) []Symbol {
 		}
 	}
 	for i := range c.sections {
-		if s := &c.sections[i]; s.flags&flagExec != 0 && len(s.name) >= 4 && s.name[:4] == ".plt" {
+		if s := &c.sections[i]; s.code() && len(s.name) >= 4 && s.name[:4] == ".plt" {
 			out = append(out, c.stubs(s, slots)...)
 		}
 	}

@@ -177,15 +177,18 @@ func (e *Element) Scratch() int64 {
 	most := int64(0)
 	for i := range e.sections {
 		s := &e.sections[i]
-		switch {
+		n := s.size
+		switch entry, _ := e.pieced(s); {
 		case !e.looked(s) || s.off+s.size > e.Size:
+			n = 0
 		case s.debug():
-			most = max(most, debugScratch)
-		case s.flags&flagExec != 0 && !e.arm:
-			most = max(most, min(s.size, codeWindow))
-		default:
-			most = max(most, s.size)
+			n = debugScratch
+		case s.code() && !e.arm, entry != 0 && !s.pclntab():
+			n = min(n, pieceSize)
+		case !s.code() && s.name == ".eh_frame_hdr":
+			n = 0
 		}
+		most = max(most, n)
 	}
 	return most
 }

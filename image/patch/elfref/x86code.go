@@ -2,9 +2,6 @@ package elfref
 
 import "slices"
 
-// codeWindow is how much of a section's code is looked at together, in bytes.
-const codeWindow = 64 << 10
-
 // x86Code finds the references of x86-64 code: branches, operands relative to
 // the instruction pointer and, in files with a fixed address, absolute ones. It
 // reads one instruction after the other from the start of the section, and
@@ -14,21 +11,22 @@ func (c *collector) x86Code(s *section) {
 		return
 	}
 	for at := int64(0); at < s.size; {
-		n := min(s.size-at, codeWindow+maxInstruction+1)
+		n := min(s.size-at, pieceSize+maxInstruction+1)
 		end := n
 		if at+n < s.size {
-			end = codeWindow
+			end = pieceSize
 		}
 		at += c.x86Window(s, at, c.at(s.off+at, n), int(end))
 		c.spill(false)
 	}
 	if relocs := c.named(".rela.plt"); s.name == ".plt" && relocs != nil {
-		d := c.bytes(s)
-		for i := int64(0); i+stubSize <= int64(len(d)); i += stubSize {
-			if at := pushed(d[i:]); at > 0 {
-				c.add(s.off+i+at, StubIndex, int64(relocs.index))
+		c.pieces(s, stubSize, func(c *collector, _ *section, off int64, d []byte) {
+			for i := int64(0); i+stubSize <= int64(len(d)); i += stubSize {
+				if at := pushed(d[i:]); at > 0 {
+					c.add(off+i+at, StubIndex, int64(relocs.index))
+				}
 			}
-		}
+		})
 	}
 }
 
