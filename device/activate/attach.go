@@ -42,7 +42,7 @@ func (g guard) attach(ctx context.Context, f *os.File, want ticket.Cryptex, prog
 	if err != nil {
 		return attached{}, err
 	}
-	if g.enforcement == Kernel && g.booting {
+	if g.frameOnly() {
 		err = c.VerifyFrame()
 	} else {
 		err = verifyWhole(ctx, c, want, progress)
@@ -88,7 +88,7 @@ func (g guard) mount(f *os.File, c *image.Cryptex, want ticket.Cryptex) (*linux.
 // alone. Process 1 may need any of it: damage must be met here, where another set can
 // be taken, and not when the machine comes to a stop.
 func (g guard) readable(c *image.Cryptex, m *linux.Mount) error {
-	if g.enforcement != Kernel || !g.booting || g.lastResort || c.Subtype != image.OS {
+	if !g.frameOnly() || g.lastResort || c.Subtype != image.OS {
 		return nil
 	}
 	list, err := c.TrustCache()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/sealant-os/sealant/device/store"
 	"github.com/sealant-os/sealant/internal/fault"
@@ -190,15 +191,21 @@ func (b *boot) attach(id string, list []attached) error {
 // its own file, else from a copy in the state with the same digest. What is damaged
 // in a few blocks only is better than nothing.
 func (b *boot) deliver(ctx context.Context, baseline release.Baseline) error {
-	b.guard.lastResort = true
-	list, errs := b.guard.attachAll(ctx, baselineContents(baseline), b.delivered, nil)
-	b.retryStored(ctx, baseline, list, errs)
+	want := baselineContents(baseline)
+	list, errs := b.guard.attachAll(ctx, want, b.delivered, nil)
+	retry(ctx, b.guard, want, list, errs, stored(b.st))
+	damaged := slices.Clone(errs)
+	retry(ctx, b.guard.desperate(), want, list, errs, b.delivered)
 	var good []attached
 	var failure error
 	for i, err := range errs {
 		if err == nil {
 			good = append(good, list[i])
-		} else if err := b.refuse(Delivered, store.Set{}, err); failure == nil {
+		}
+		if damaged[i] == nil {
+			continue
+		}
+		if err := b.refuse(Delivered, store.Set{}, damaged[i]); failure == nil {
 			failure = err
 		}
 	}
@@ -226,13 +233,13 @@ func (b *boot) delivered(want ticket.Cryptex) (*os.File, error) {
 	return os.Open(b.st.BaseImagePath(want.Name))
 }
 
-// retryStored gives each delivered image that is bad a second chance.
-func (b *boot) retryStored(ctx context.Context, baseline release.Baseline, list []attached, errs []error) {
-	for i, want := range baselineContents(baseline) {
+// retry gives each image that is bad another chance.
+func retry(ctx context.Context, g guard, want []ticket.Cryptex, list []attached, errs []error, open opener) {
+	for i := range want {
 		if errs[i] == nil {
 			continue
 		}
-		again, err := b.guard.attachAll(ctx, []ticket.Cryptex{want}, stored(b.st), nil)
+		again, err := g.attachAll(ctx, want[i:i+1], open, nil)
 		if err[0] == nil {
 			list[i], errs[i] = again[0], nil
 		}

@@ -17,7 +17,7 @@ type guard struct {
 	enforcement  Enforcement
 	onCorruption linux.OnCorruption
 	booting      bool  // the kernel's check of the data is enough
-	lastResort   bool  // there is nothing else to take if what must execute can't be read
+	lastResort   bool  // there is nothing else to take, damaged or not
 	lacking      error // why it is not the kernel
 	required     bool  // an improvement is used only if the kernel guards it
 	policy       error // why the policy can't be read
@@ -59,6 +59,20 @@ func newGuard(st *store.Store) guard {
 	case "panic":
 		g.onCorruption = linux.Panic
 	}
+	return g
+}
+
+// frameOnly says whether the contents of files are left to the kernel's check at
+// reading. Where that ends the machine, all of an image is read beforehand: the next
+// start would meet the same block again, and so for ever.
+func (g guard) frameOnly() bool {
+	return g.booting && g.enforcement == Kernel && g.onCorruption == linux.FailRead
+}
+
+// desperate is the guard for what is better than nothing, though it is damaged: the
+// device must come up, and stay.
+func (g guard) desperate() guard {
+	g.lastResort, g.onCorruption = true, linux.FailRead
 	return g
 }
 

@@ -84,13 +84,15 @@ func TestCycles(t *testing.T) {
 }
 
 // TestCorruptionPolicy: policy may have the kernel restart the machine, or
-// panic, when it meets a damaged block.
+// panic, when it meets a damaged block. The next start doesn't meet it again, though
+// it has nothing whole.
 func TestCorruptionPolicy(t *testing.T) {
 	vm.Proves(t, "policy has the kernel restart or panic at a damaged block")
 	w := newWorld(t, "")
 	at := parts(t, filepath.Join(w.images, "base/web.cryptex"))["data"]
 	for word, said := range map[string]string{"restart": "dm-verity device corrupted", "panic": "Kernel panic - not syncing: dm-verity device corrupted"} {
-		r := w.run(t, vm.Options{Data: w.disk(t), Cut: vm.Cut{At: said}}, `
+		disk := w.disk(t)
+		r := w.run(t, vm.Options{Data: disk, Cut: vm.Cut{At: said}}, `
 			mkdir -p $D/etc/sealant/policy.d; echo 'trust.corruption = "`+word+`"' >$D/etc/sealant/policy.d/site.toml
 			boot
 			flip $D/usr/lib/sealant/base/web.cryptex `+strconv.FormatInt(at, 10)+`
@@ -99,6 +101,17 @@ func TestCorruptionPolicy(t *testing.T) {
 			echo "went on" >/dev/ttyS0`)
 		if !r.Cut || strings.Contains(r.Console, "went on") || !strings.Contains(r.Console, "reading") {
 			t.Errorf("%s: the machine went on:\n%s\n%s", word, r.Out, r.Console)
+		}
+		r = w.run(t, vm.Options{Data: disk}, `
+			boot >/dev/null; echo "boot: $? $(content), $(record)"
+			cat $D/usr/lib/cryptexes/web/numbers >/dev/null 2>&1 || echo "read: refused"`)
+		for _, part := range []string{"base", `"slot":"delivered"`, "seal-mismatch"} {
+			if !strings.Contains(r.Line("boot"), part) {
+				t.Errorf("%s: the next start: no %s: %s", word, part, r.Line("boot"))
+			}
+		}
+		if r.Line("read") != "refused" {
+			t.Errorf("%s: the damaged block was read: %q", word, r.Out)
 		}
 	}
 }
