@@ -105,7 +105,7 @@ func newWorld(t testing.TB, tpm string) *world {
 			identity=tpm; mkdir -p $TPM
 			swtpm socket --tpm2 --tpmstate dir=$TPM --server type=unixio,path=dev/dev/tpmrm0 --ctrl type=unixio,path=$TPM/ctrl --flags not-need-init,startup-clear &
 			trap "kill $! $server; wait; rm -f dev/dev/tpmrm0" EXIT
-			until [ -S dev/dev/tpmrm0 ]; do sleep 0.1; done
+			until ss -xlH | grep -q dev/dev/tpmrm0; do sleep 0.1; done # not before it listens
 		fi
 		token=$(sealsrv enroll token new --dir vendor -q)
 		mount -t tmpfs run dev/run
