@@ -3,7 +3,8 @@
 #   make demo            the whole story on a pretend device, in about a minute (root)
 #   make demo-openssl    the same on two versions of Debian's libssl3 (root)
 #   make test            every test but the slow ones (root)
-#   make test-all        the slow ones too
+#   make test-vm         the device in virtual machines, in a quarter of an hour (root)
+#   make test-all        all of these, and the slow ones
 #   make bench           figures against the peers
 #   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|big|all)
 #   make build           the programs, in bin/
@@ -23,7 +24,7 @@ LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSIO
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build packages example demo demo-openssl test test-all test-lab bench bench-patch lint docs clean root
+.PHONY: all build packages example demo demo-openssl test test-vm test-all test-lab bench bench-patch lint docs clean root
 
 all: build
 
@@ -52,6 +53,11 @@ test: root build
 	cd cmd/sealant-signer-pkcs11 && $(GO) test ./...
 	$(BIN)/sealant-lab test --story refusals
 	$(BIN)/sealant-lab test --story reader
+
+# What takes longer in a machine is a slow test.
+test-vm: root build
+	@test/need $$(cat test/packages)
+	set -o pipefail; $(GO) test -v -count 1 -p 1 -timeout 60m -tags vm ./test/vm/... 2>&1 | test/told
 
 test-all: TAGS := -tags slow
 test-all: test

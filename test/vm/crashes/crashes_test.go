@@ -1,4 +1,4 @@
-//go:build slow
+//go:build vm || slow
 
 // Package crashes tests in a virtual machine what only a whole system has: core dumps
 // that systemd-coredump takes.

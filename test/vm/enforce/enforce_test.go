@@ -1,4 +1,4 @@
-//go:build slow
+//go:build vm || slow
 
 // Package enforce tests device/enforce, and the device with it, on a real kernel
 // that has BPF among its security modules.
