@@ -3,14 +3,12 @@ package elfref_test
 // debug is what is known of the debugging information of a file while it is read.
 type debug struct {
 	sections map[string]*section
-	budget   int64 // of bytes of tables of abbreviations
-	table    []abbreviation
+	budget   int64            // of bytes of tables of abbreviations
+	table    [][]attribute    // of each entry
 	tableAt  int64            // -1 if there is none yet
 	lists    map[string]int64 // end of the last list of a section
 	units    int
 }
-
-type abbreviation struct{ attributes []attribute }
 
 type attribute struct{ name, form uint64 }
 
@@ -23,25 +21,21 @@ var debugNames = []string{
 // debugKind says whether a section can have debugging information.
 func debugKind(s *section) bool { return s.counts && s.kind == 1 && s.flags&(2|0x800) == 0 }
 
-func (f *file) startDebug() {
-	d := &f.debug
-	d.tableAt, d.lists, d.budget = -1, map[string]int64{}, 1<<20
-	if s := d.sections[".debug_abbrev"]; s != nil {
-		d.budget += 2 * s.size
-	}
-}
-
 // findDebug notes the first section of each name.
 func (f *file) findDebug() {
-	f.debug.sections = map[string]*section{}
+	d := &f.debug
+	d.sections, d.lists, d.tableAt, d.budget = map[string]*section{}, map[string]int64{}, -1, 1<<20
 	for _, name := range append([]string{".debug_abbrev", ".debug_line_str", ".debug_macro", ".debug_str"}, debugNames...) {
 		for i := range f.sections {
 			s := &f.sections[i]
 			if s.name == name && debugKind(s) && s.off+s.size <= int64(len(f.b)) {
-				f.debug.sections[name] = s
+				d.sections[name] = s
 				break
 			}
 		}
+	}
+	if s := d.sections[".debug_abbrev"]; s != nil {
+		d.budget += 2 * s.size
 	}
 }
 

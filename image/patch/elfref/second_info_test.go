@@ -44,7 +44,7 @@ func knownForm(form uint64) bool {
 }
 
 // readTable reads the table of abbreviations at an offset.
-func (f *file) readTable(offset int64) []abbreviation {
+func (f *file) readTable(offset int64) [][]attribute {
 	d := &f.debug
 	if d.tableAt == offset {
 		return d.table
@@ -63,7 +63,7 @@ func (f *file) readTable(offset int64) []abbreviation {
 		}
 		c.leb()
 		c.u8()
-		var a abbreviation
+		var a []attribute
 		known := true
 		for known {
 			name, form := c.leb(), c.leb()
@@ -74,7 +74,7 @@ func (f *file) readTable(offset int64) []abbreviation {
 			if form == 0x21 {
 				c.leb()
 			}
-			a.attributes = append(a.attributes, attribute{name, form})
+			a = append(a, attribute{name, form})
 		}
 		if c.bad || !known {
 			break
@@ -123,7 +123,7 @@ func (u *unit) info() {
 			return
 		}
 		if code != 0 {
-			u.entry(table[code-1].attributes, first)
+			u.entry(table[code-1], first)
 			first = false
 		}
 	}

@@ -100,6 +100,15 @@ func (m *maker) finish(data []byte, fixed bool) []byte {
 	if fixed {
 		data[0x10] = 2
 	}
+	if m.IntN(2) == 0 { // another load, where code began
+		data[0x38], load = 2, data[64+56:]
+		off := m.Uint64N(uint64(len(data)))
+		filled := m.Uint64N(uint64(len(data)) - off + 1)
+		le.PutUint32(load, 1)
+		for i, v := range []uint64{off, m.origin + m.Uint64N(2*memory), 0, filled, filled + m.Uint64N(99)} {
+			le.PutUint64(load[8+8*i:], v)
+		}
+	}
 	return data
 }
 
@@ -397,9 +406,15 @@ func damage(r *rand.Rand, data []byte, f *file) {
 		}
 	case 1:
 		b[0] ^= 1 << r.IntN(8)
-	case 2: // a power of two, or a bit less
-		v := le.AppendUint64(nil, uint64(1)<<r.IntN(64)-uint64(r.IntN(3)))
-		copy(b, v)
+	case 2: // around a power of two, mostly where a number stands
+		if back := (at - f.base) % n; r.IntN(4) > 0 && at-back >= 0 {
+			b = data[at-back:][:n]
+		}
+		v := uint64(1)<<r.IntN(64) + r.Uint64N(4) - 2
+		if r.IntN(4) == 0 {
+			v = ^v
+		}
+		copy(b, le.AppendUint64(nil, v))
 	case 3: // what stands elsewhere
 		copy(b, slices.Clone(data[r.Int64N(int64(len(data))-n):]))
 	}

@@ -173,9 +173,6 @@ func (m *maker) info() {
 
 // value makes one that fits its form, and mostly its name.
 func (m *maker) value(a attribute, version int) {
-	block := func(n int) {
-		m.noise(n)
-	}
 	switch a.form {
 	case 0x01:
 		m.u64(m.address())
@@ -186,19 +183,19 @@ func (m *maker) value(a attribute, version int) {
 	case 0x0a:
 		n := m.IntN(12)
 		m.u8(byte(n))
-		block(n)
+		m.noise(n)
 	case 0x03:
 		n := m.IntN(12)
 		m.u16(uint16(n))
-		block(n)
+		m.noise(n)
 	case 0x04:
 		n := m.IntN(12)
 		m.u32(uint32(n))
-		block(n)
+		m.noise(n)
 	case 0x09:
 		n := m.IntN(12)
 		m.leb(uint64(n))
-		block(n)
+		m.noise(n)
 	case 0x18:
 		m.expression(func(n int) { m.leb(uint64(n)) })
 	case 0x0e, 0x1f, 0x10, 0x13:
@@ -330,14 +327,14 @@ func (m *maker) lines() {
 		if version == 5 {
 			m.u8(byte(m.odd(8)), 0)
 		}
-		base := m.pick(10, 13, 14)
+		base := m.pick(10, 13, 13, 14, m.IntN(3))
 		m.length(func() {
 			m.u8(1)
 			if version >= 4 {
 				m.u8(1)
 			}
 			m.u8(1, 0xfb, 14, byte(base))
-			for range base - 1 {
+			for range max(base-1, 0) {
 				m.u8(byte(m.IntN(3)))
 			}
 			for range 2 {

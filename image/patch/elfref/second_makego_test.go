@@ -77,7 +77,14 @@ func (m *maker) pclntab(old bool) {
 	}
 	m.u32(m.near())
 	m.u32(0)
-	m.b = append(m.b, functions[:len(functions)-m.IntN(40)/39*m.IntN(40)]...)
+	switch m.IntN(30) {
+	case 0:
+		m.b = m.b[:len(m.b)-m.IntN(6)]
+	case 1:
+		m.b = append(m.b, functions[:len(functions)-m.IntN(40)]...)
+	default:
+		m.b = append(m.b, functions...)
+	}
 }
 
 // module makes data in which the addresses of the others stand.
@@ -113,8 +120,8 @@ func (m *maker) goTypes() {
 	}
 	pointer := func() uint64 { return uint64(m.pick(0, int(m.start(".text")+m.Uint64N(99)))) }
 	for len(m.b) < madeTypes {
-		m.u64(m.Uint64N(200))
-		m.u64(m.Uint64N(uint64(m.pick(1, 8, 200))))
+		m.u64(uint64(m.pick(8, 100, 200, 1<<40+m.IntN(2))))
+		m.u64(m.Uint64N(uint64(m.pick(1, 9, 102))))
 		m.u32(m.Uint32())
 		m.u8(byte(m.pick(0, 1, 3, 5, 7, int(m.Uint32N(80)))), byte(m.pick(1, 8, 16, m.odd(4))), byte(m.odd(8)))
 		m.u8(byte(m.pick(m.IntN(28), 17, 18, 19, 20, 21, 22, 25)) | byte(m.IntN(2)<<5))

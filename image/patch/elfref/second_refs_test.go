@@ -153,7 +153,6 @@ func (f *file) look() {
 		f.add(link.off, 21, id.number)
 	}
 	f.readGo()
-	f.startDebug()
 	for i := range f.sections {
 		if s := &f.sections[i]; f.content(s) != nil {
 			f.lookInto(s)

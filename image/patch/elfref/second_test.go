@@ -173,6 +173,23 @@ func TestSecondUnits(t *testing.T) {
 	}
 }
 
+// TestSecondNames is about how long the section of names may be: without names,
+// pointers are found, but no frames.
+func TestSecondNames(t *testing.T) {
+	whole := makeFile(rand.New(rand.NewPCG(1, 1)), 62, false)
+	header := le.Uint64(whole[0x28:]) + 64*uint64(le.Uint16(whole[0x3e:]))
+	off, size := le.Uint64(whole[header+24:]), le.Uint64(whole[header+32:])
+	for _, n := range []uint64{65535, 65536, 65537} {
+		data := append(bytes.Clone(whole), whole[off:off+size]...)
+		data = append(data, make([]byte, n-size)...)
+		le.PutUint64(data[header+24:], uint64(len(whole)))
+		le.PutUint64(data[header+32:], n)
+		if c := compare(t, fmt.Sprint(n, " bytes of names"), data); (c[elfref.FrameIndex] > 0) != (n <= 65536) || c[elfref.SymbolName] == 0 {
+			t.Errorf("%d bytes of names: %v", n, c)
+		}
+	}
+}
+
 // TestSecondLibraries compares what is found in libraries of this system.
 func TestSecondLibraries(t *testing.T) {
 	for _, name := range []string{"libc.so.6", "libssl.so.3", "libcrypto.so.3"} {
