@@ -92,6 +92,14 @@ func (m *maker) finish(data []byte, fixed bool) []byte {
 			le.PutUint64(h[16:], addr+m.origin)
 		}
 		le.PutUint32(h[40:], uint32(m.IntN(int(n)+1)))
+		switch m.IntN(300) {
+		case 0:
+			le.PutUint64(h[16:], 1<<44-m.Uint64N(2))
+		case 1:
+			h[8] |= 1
+		case 2:
+			h[9] |= 8
+		}
 	}
 	load := data[64:]
 	le.PutUint64(load[16:], m.origin)
@@ -101,7 +109,7 @@ func (m *maker) finish(data []byte, fixed bool) []byte {
 		data[0x10] = 2
 	}
 	if m.IntN(2) == 0 { // another load, where code began
-		data[0x38], load = 2, data[64+56:]
+		data[0x38], load = byte(m.pick(2, 2, 2, 2, 64, 65)), data[64+56:]
 		off := m.Uint64N(uint64(len(data)))
 		filled := m.Uint64N(uint64(len(data)) - off + 1)
 		le.PutUint32(load, 1)
@@ -289,8 +297,10 @@ func (m *maker) frames() {
 			m.u32(uint32(at + 4 - cies[m.IntN(len(cies))]))
 			m.u32(uint32(m.pick(int(m.near()), int(m.Uint32()), int(m.edge()-m.here(".eh_frame")))))
 			m.u32(m.Uint32N(3) * 16)
-			m.leb(uint64(m.pick(4, 0, 200)))
-			m.u32(uint32(m.pick(0, int(m.near()))))
+			if m.IntN(4) > 0 {
+				m.leb(uint64(m.pick(4, 0, 200)))
+				m.u32(uint32(m.pick(0, int(m.near()))))
+			}
 		}
 		m.noise(m.IntN(5))
 		le.PutUint32(m.b[at:], uint32(len(m.b)-at-4-m.IntN(50)/49))

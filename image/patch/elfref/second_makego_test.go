@@ -47,7 +47,7 @@ func (m *maker) pclntab(old bool) {
 	m.u64(3)
 	m.u64([]uint64{0, m.start(".text"), m.start(".text") + 16}[m.IntN(3)])
 	for _, v := range []uint64{72, units, files, values, funcs} {
-		m.u64(v + m.Uint64N(2)*m.Uint64N(2)*m.Uint64N(2)*4)
+		m.u64([]uint64{v + 4, 0, v}[min(m.IntN(20), 2)])
 	}
 	m.noise(madeNames)
 	for range 40 {

@@ -173,6 +173,37 @@ func TestSecondUnits(t *testing.T) {
 	}
 }
 
+// TestSecondOpcodes reads every opcode of x86-64 that there can be, before operands
+// of some kinds, which lead to memory whatever field is taken from them.
+func TestSecondOpcodes(t *testing.T) {
+	var code []byte
+	for op := range 256 {
+		for _, prefix := range []string{"", "\x66", "\x48", "\x66\x48", "\xf3\x41"} {
+			for _, escape := range []string{"", "\x0f", "\x0f\x38", "\x0f\x3a", "\xc5\xf8", "\xc4\xe1\x78", "\xc4\xe3\x78", "\x62\xf1\x7c\x48", "\x62\xf4\x7c\x48", "\x62\xf5\x7c\x48"} {
+				for _, operand := range []string{"", "\x05", "\x04\x25", "\x80", "\x4d", "\x3d", "\xc0"} {
+					code = append(append(append(code, prefix...), escape...), byte(op))
+					code = append(code, operand...)
+					code = append(code, "\x00\x10\x40\x00\x00\x10\x40\x00\x00\x10\x40\x00"...)
+					code = append(code, "\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90"...)
+				}
+			}
+		}
+	}
+	data := sample.ELF(62, []sample.Section{
+		{Name: ".text", Kind: 1, Flags: 2 | 4, Data: func(func(string) uint64) []byte { return code }},
+		{Name: ".more", Kind: 8, Flags: 2 | 4, Data: func(func(string) uint64) []byte { return nil }},
+	})
+	le.PutUint64(data[le.Uint64(data[0x28:])+2*64+32:], 1<<23) // so far there is code
+	data[0x10] = 2                                             // at a fixed address
+	le.PutUint64(data[64+40:], 1<<24)
+	c := compare(t, "opcodes", data)
+	for _, class := range []elfref.Class{elfref.Call, elfref.Operand, elfref.Immediate} {
+		if c[class] < 5*18 { // as many opcodes are branches
+			t.Errorf("%d references of class %v", c[class], class)
+		}
+	}
+}
+
 // TestSecondNames is about how long the section of names may be: without names,
 // pointers are found, but no frames.
 func TestSecondNames(t *testing.T) {
