@@ -327,7 +327,7 @@ func (m *maker) lines() {
 		if version == 5 {
 			m.u8(byte(m.odd(8)), 0)
 		}
-		base := m.pick(10, 13, 13, 14, m.IntN(3))
+		base := m.pick(9, 10, 13, 14, m.IntN(3))
 		m.length(func() {
 			m.u8(1)
 			if version >= 4 {
