@@ -73,6 +73,7 @@ func TestCorruptionPolicy(t *testing.T) {
 			mkdir -p $D/etc/sealant/policy.d; echo 'trust.corruption = "`+word+`"' >$D/etc/sealant/policy.d/site.toml
 			boot
 			flip $D/usr/lib/sealant/base/web.cryptex `+strconv.FormatInt(at, 10)+`
+			sync # the damage outlives the cut
 			echo "reading" >/dev/ttyS0
 			cat $D/usr/lib/cryptexes/web/numbers >/dev/null
 			echo "went on" >/dev/ttyS0`)
