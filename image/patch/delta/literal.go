@@ -205,8 +205,8 @@ func newLiterals(s Shape, old *Source, m *entropy.Memory) *literals {
 	l := &literals{
 		mixer:   m.Mixer(s.literals()),
 		used:    s.literals().Contexts,
-		history: make([]byte, 1<<historyBits),
-		seen:    make([]uint32, 1<<s.seenBits()),
+		history: entropy.Take[byte](m, 1<<historyBits),
+		seen:    entropy.Take[uint32](m, 1<<s.seenBits()),
 		recent:  64 - s.seenBits(),
 		old:     old.another(),
 	}

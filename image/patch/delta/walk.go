@@ -77,26 +77,25 @@ func (s Shape) askedBits() uint { return min(max(s.Bits-2, MinBits), 16) }
 
 // Memory is what the models of a segment take for old data of a size, in bytes.
 func (s Shape) Memory(old int64) int64 {
-	m := s.differences().Memory() + entropy.Shape{Contexts: 3, Bits: min(s.Bits, 16), Selectors: 2}.Memory() +
-		entropy.Shape{Contexts: s.asked(), Bits: s.askedBits(), Selectors: 1}.Memory() +
-		entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}.Memory()
-	if s.Packed {
-		return m + pack.Memory(s.Window)
-	}
-	m += s.literals().Memory() + 1<<historyBits + 4<<s.seenBits()
-	if s.Primed {
+	m := s.models()
+	switch {
+	case s.Packed:
+		m += pack.Memory(s.Window)
+	case s.Primed:
 		m += 4 << primedSize(old)
 	}
 	return m
 }
 
-// slots is what the models' slots take, in bytes.
-func (s Shape) slots() int64 {
-	n := int64(3+s.differences().Contexts)<<min(s.Bits, 16) + int64(s.asked())<<s.askedBits() + 4<<min(s.Bits, 14)
+// models is what the models themselves take, in bytes.
+func (s Shape) models() int64 {
+	m := s.differences().Memory() + entropy.Shape{Contexts: 3, Bits: min(s.Bits, 16), Selectors: 2}.Memory() +
+		entropy.Shape{Contexts: s.asked(), Bits: s.askedBits(), Selectors: 1}.Memory() +
+		entropy.Shape{Contexts: 4, Bits: min(s.Bits, 14), Selectors: 4}.Memory()
 	if !s.Packed {
-		n += int64(s.literals().Contexts) << s.Bits
+		m += s.literals().Memory() + 1<<historyBits + 4<<s.seenBits()
 	}
-	return 4 * n
+	return m
 }
 
 // denseBody and denseData are the body whose decoding and the data whose encoding
@@ -246,7 +245,7 @@ func (w *walker) prepare(l *Layout, tables *Tables, s Segment) {
 	w.loads = make([]*elfref.Loads, len(l.Elements))
 	var m *entropy.Memory
 	if w.dense {
-		m = entropy.NewMemory(s.Shape.slots())
+		m = entropy.NewMemory(s.Shape.models())
 	}
 	w.differences, w.references = newDifferences(s.Shape, m), newReferences(l, s.Shape, m)
 	if !s.Shape.Packed {

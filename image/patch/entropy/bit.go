@@ -26,7 +26,7 @@ func (m *Memory) BitMixer(contexts int, bits uint, selectors int) *BitMixer {
 	n := rowLength(contexts)
 	return &BitMixer{
 		contexts: contexts, bits: bits,
-		slots: m.take(contexts << bits), weights: make([]int32, selectors*n),
+		slots: Take[uint32](m, contexts<<bits), weights: Take[int32](m, selectors*n),
 		none: make([]int32, n), lanes: newLanes(contexts),
 	}
 }

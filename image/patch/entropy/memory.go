@@ -1,20 +1,27 @@
 package entropy
 
-import "github.com/sealant-os/sealant/internal/linux"
+import (
+	"unsafe"
 
-// Memory is where models take their slots from, in one piece of huge pages.
-// The nil Memory is as good, but slower.
-type Memory struct{ free []uint32 }
+	"github.com/sealant-os/sealant/internal/linux"
+)
+
+// Memory is what models are made of, in one piece of huge pages: thousands of
+// small pages take longer to come than a small patch to decode. The nil Memory
+// is as good, but slower.
+type Memory struct{ free []uint64 }
 
 // NewMemory returns memory for models that take so many bytes.
-func NewMemory(bytes int64) *Memory { return &Memory{linux.Huge[uint32](int((bytes + 3) / 4))} }
+func NewMemory(bytes int64) *Memory { return &Memory{linux.Huge[uint64](int((bytes + 7) / 8))} }
 
-// take is a piece of n zero slots.
-func (m *Memory) take(n int) []uint32 {
-	if m == nil || n > len(m.free) {
-		return make([]uint32, n)
+// Take is make([]T, n), out of the memory as long as there is some.
+func Take[T byte | uint16 | int32 | uint32](m *Memory, n int) []T {
+	var one T
+	words := (n*int(unsafe.Sizeof(one)) + 7) / 8
+	if m == nil || words > len(m.free) || n == 0 {
+		return make([]T, n)
 	}
-	s := m.free[:n:n]
-	m.free = m.free[n:]
+	s := unsafe.Slice((*T)(unsafe.Pointer(&m.free[0])), n)
+	m.free = m.free[words:]
 	return s
 }

@@ -46,11 +46,11 @@ func (m *Memory) Mixer(s Shape) *Mixer {
 	n := rowLength(s.Contexts)
 	return &Mixer{
 		shape:   s,
-		slots:   m.take(s.Contexts << s.Bits),
-		weights: make([]int32, s.Selectors*256*n),
-		second:  make([]int32, s.Selectors2*n),
+		slots:   Take[uint32](m, s.Contexts<<s.Bits),
+		weights: Take[int32](m, s.Selectors*256*n),
+		second:  Take[int32](m, s.Selectors2*n),
 		lanes:   newLanes(s.Contexts),
-		apm:     make([]uint16, s.Selectors2*256*33),
+		apm:     Take[uint16](m, s.Selectors2*256*33),
 	}
 }
 

@@ -92,7 +92,9 @@ const contexts = 6
 // shape is that of the model of literals.
 var shape = entropy.Shape{Contexts: contexts, Bits: 18, Selectors: 9}
 
-func newModels() *models { return &models{bytes: entropy.NewMixer(shape)} }
+func newModels() *models {
+	return &models{bytes: entropy.NewMemory(shape.Memory()).Mixer(shape)}
+}
 
 // Memory is what a decoder with a window of 2^bits bytes takes, in bytes.
 func Memory(bits uint) int64 { return 1<<bits + shape.Memory() + 128<<10 }
