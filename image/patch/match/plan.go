@@ -17,8 +17,19 @@ var plainGains = []int{6, 24, 64}
 // firstGain is the gain of the first round's matches.
 const firstGain = 12
 
-// gains are those of the second round.
-var gains = []int{4, 6}
+// gains are those of the second round, and farGains those for files that have little
+// in common: there telling where a short stretch stems from takes more than packing
+// it anew.
+var gains, farGains = []int{4, 6}, []int{24, 64}
+
+// unlike says whether a layout leaves more than a quarter of the data as new.
+func unlike(l *delta.Layout, data *File) bool {
+	left := len(data.Data)
+	for _, r := range l.Runs {
+		left -= int(r.Len)
+	}
+	return left > len(data.Data)/4
+}
 
 // Plan proposes layouts for a patch from old to data, of which the caller keeps
 // the one that is coded shortest: an estimate of that would choose wrongly.
@@ -68,15 +79,22 @@ func Plan(old, data *File) []*delta.Layout {
 	})
 	fields := old.fields()
 	x := NewMatcher(oldView, newView)
-	group := errgroup.Group{}
-	out := make([]*delta.Layout, len(gains))
-	for i, g := range gains {
-		group.Go(func() error {
-			out[i] = layout(old, data, refine(x.Runs(g), oldView, newView, fields))
-			return nil
-		})
+	propose := func(gains []int) []*delta.Layout {
+		group := errgroup.Group{}
+		out := make([]*delta.Layout, len(gains))
+		for i, g := range gains {
+			group.Go(func() error {
+				out[i] = layout(old, data, refine(x.Runs(g), oldView, newView, fields))
+				return nil
+			})
+		}
+		_ = group.Wait()
+		return out
 	}
-	_ = group.Wait()
+	out := propose(gains)
+	if unlike(out[0], data) {
+		out = append(append(out, propose(farGains)...), Rough(old, data))
+	}
 	return out
 }
 
