@@ -69,3 +69,20 @@ func TestToil(t *testing.T) {
 		t.Errorf("a patch of %d bytes: %v", len(p), err)
 	}
 }
+
+// TestRegular holds that the bound of work leaves room for changes that take
+// hardly any bytes to tell: bsdiff needs 145 for these.
+func TestRegular(t *testing.T) {
+	old := noise(3, 1_000_000)
+	data := bytes.Clone(old)
+	for i := 0; i < len(data); i += 10 {
+		data[i]++
+	}
+	p := make1(t, old, data)
+	if len(p) > 145+145/100+256 {
+		t.Errorf("a patch of %d bytes", len(p))
+	}
+	if got, err := apply1(old, p); err != nil || !bytes.Equal(got, data) {
+		t.Error(err)
+	}
+}

@@ -42,7 +42,8 @@ func (w *walker) charge(total *int64, what What, off, before int64) {
 // a byte or a number. More is refused, as it would let a small patch keep a
 // device busy for hours.
 func (s Segment) Work(size int64) int64 {
-	return s.part(1<<19) + min(s.End-s.Start, maxOffset/2) + 256*min(size, maxOffset/512)
+	n := min(s.End-s.Start, maxOffset/4)
+	return s.part(1<<19) + n + min(n, s.part(1<<22)) + 256*min(size, maxOffset/512)
 }
 
 // PlaceMemory is what a place that is learned about takes, in bytes.
