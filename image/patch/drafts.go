@@ -59,11 +59,7 @@ func encode(was, is *match.File, l *delta.Layout) (*draft, error) {
 
 // literals is how much new content a layout leaves, in bytes.
 func literals(is *match.File, l *delta.Layout) int64 {
-	n := int64(len(is.Data))
-	for _, r := range l.Runs {
-		n -= r.Len
-	}
-	return n
+	return l.Literals(delta.Segment{End: int64(len(is.Data))})
 }
 
 // improve tries other shapes of models for the layout of a draft.

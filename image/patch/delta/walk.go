@@ -187,8 +187,8 @@ func Encode(old *Source, tables *Tables, data []byte, l *Layout, s Segment) (Cod
 	return out, w.costs, nil
 }
 
-// literals is how many bytes of a segment no run covers.
-func (l *Layout) literals(s Segment) int64 {
+// Literals is how many bytes of a segment no run covers.
+func (l *Layout) Literals(s Segment) int64 {
 	n := s.End - s.Start
 	for _, r := range l.Runs {
 		if r.New >= s.Start && r.New < s.End {
@@ -218,12 +218,12 @@ func Decode(old *Source, tables *Tables, packed []byte, in io.ByteReader, size i
 	}
 	w.prepare(l, tables, s)
 	if s.Shape.Packed {
-		w.packed, w.packing = int64(len(packed)), l.literals(s)
+		w.packed, w.packing = int64(len(packed)), l.Literals(s)
 		var err error
 		if w.unpacker, err = newUnpacker(packed, s.Shape.Window); err != nil {
 			return err
 		}
-	} else if n := l.literals(s); n > s.MaxLiterals(size) {
+	} else if n := l.Literals(s); n > s.MaxLiterals(size) {
 		return fmt.Errorf("%d literal bytes cannot be coded in %d", n, size)
 	}
 	if err := w.walk(s); err != nil {

@@ -22,15 +22,6 @@ const firstGain = 12
 // it anew.
 var gains, farGains = []int{4, 6}, []int{24, 64}
 
-// unlike says whether a layout leaves more than a quarter of the data as new.
-func unlike(l *delta.Layout, data *File) bool {
-	left := len(data.Data)
-	for _, r := range l.Runs {
-		left -= int(r.Len)
-	}
-	return left > len(data.Data)/4
-}
-
 // Plan proposes layouts for a patch from old to data, of which the caller keeps
 // the one that is coded shortest: an estimate of that would choose wrongly.
 func Plan(old, data *File) []*delta.Layout {
@@ -92,7 +83,8 @@ func Plan(old, data *File) []*delta.Layout {
 		return out
 	}
 	out := propose(gains)
-	if unlike(out[0], data) {
+	n := int64(len(data.Data))
+	if out[0].Literals(delta.Segment{End: n}) > n/4 {
 		out = append(append(out, propose(farGains)...), Rough(old, data))
 	}
 	return out
