@@ -4,6 +4,7 @@
 #   make demo-openssl    the same on two versions of Debian's libssl3 (root)
 #   make test            every test but the slow ones (root)
 #   make test-vm         the device in virtual machines, in a quarter of an hour (root)
+#   make test-peers      patches of all kinds of files, none much above the best peer, in some minutes
 #   make test-all        all of these, and the slow ones
 #   make bench           figures against the peers
 #   make bench-patch     patches of real updates beside the peers' (PAIRS=libs|go|node|big|all)
@@ -24,7 +25,7 @@ LDFLAGS  := -s -w -X github.com/sealant-os/sealant/internal/cli.Version=$(VERSIO
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build packages example demo demo-openssl test test-vm test-all test-lab bench bench-patch lint docs clean root
+.PHONY: all build packages example demo demo-openssl test test-vm test-peers test-all test-lab bench bench-patch lint docs clean root
 
 all: build
 
@@ -58,6 +59,10 @@ test: root build
 test-vm: root build
 	@test/need $$(cat test/packages)
 	set -o pipefail; $(GO) test -v -count 1 -p 1 -timeout 60m -tags vm ./test/vm/... 2>&1 | test/told
+
+test-peers:
+	@test/need $$(cat test/packages)
+	set -o pipefail; $(GO) test -v -timeout 60m -tags slow -run 'TestPeers$$' ./test/corpus 2>&1 | test/told
 
 test-all: TAGS := -tags slow
 test-all: test
